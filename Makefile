@@ -1,0 +1,55 @@
+# The commands of this repository; `make` alone lists them.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+LOCK := $(BIN)/pip-compile --quiet --strip-extras --no-header --no-emit-index-url --no-emit-trusted-host \
+	--no-emit-options --allow-unsafe
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format lock bench clean
+
+help: ## List the commands.
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/run.stamp: requirements.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing requirements.txt into $(VENV) ..."
+	@$(PIP_INSTALL) -r requirements.txt
+	@touch $@
+
+$(VENV)/dev.stamp: requirements-dev.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing requirements-dev.txt into $(VENV) ..."
+	@$(PIP_INSTALL) -r requirements-dev.txt
+	@touch $@ $(VENV)/run.stamp
+
+run: $(VENV)/run.stamp ## Serve on HOST:PORT (127.0.0.1:8000) with an embedded database in DATA_DIR (./data).
+	@$(BIN)/python -m app serve
+
+test: $(VENV)/dev.stamp ## Run all tests against real servers.
+	@$(BIN)/python -m pytest --numprocesses auto $(PYTEST_ARGS)
+
+check: $(VENV)/dev.stamp ## Lint, formatting, types, migrations, Dockerfile and compose file.
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy
+	@DATA_DIR=$$(mktemp -d) DATABASE_URL= DATABASE_HOST= sh -c \
+		'$(BIN)/python -m app migrate >/dev/null && $(BIN)/alembic check; status=$$?; rm -r "$$DATA_DIR"; exit $$status'
+	@$(BIN)/hadolint Dockerfile
+	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+format: $(VENV)/dev.stamp ## Format the code and mend what the linter can.
+	@$(BIN)/ruff check --fix --quiet .
+	@$(BIN)/ruff format --quiet .
+
+lock: $(VENV)/dev.stamp ## Pin the dependencies of pyproject.toml anew.
+	@$(LOCK) --output-file requirements.txt pyproject.toml
+	@$(LOCK) --extra dev --output-file requirements-dev.txt pyproject.toml
+
+bench: $(VENV)/dev.stamp ## Measure speed on PostgreSQL and Redis with wrk, and write benchmark/RESULTS.md.
+	@$(BIN)/python -m benchmark.speed
+
+clean: ## Remove the virtual environment and caches; DATA_DIR stays.
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

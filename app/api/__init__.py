@@ -1,0 +1,1 @@
+"""The HTTP edge: parses requests, calls one service or the registry, writes answers."""

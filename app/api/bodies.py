@@ -1,0 +1,106 @@
+"""Request bodies: from bytes to what the services take. Every fault of a body is found, not the first."""
+
+import json
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import orjson
+
+from app.config import Settings
+from app.detectors import choose_detector
+from app.detectors.base import Detector, DetectorParams
+from app.errors import Fault, InvalidInput, MalformedBody
+from app.series import Series, parse_history, parse_points, parse_timestamp, parse_value
+from app.versions import Selector, parse_selector
+
+_PARSE_POINT = {"timestamp": parse_timestamp, "value": parse_value}
+
+
+class FitBody(NamedTuple):
+    """What to fit, and how."""
+
+    history: Series
+    detector: type[Detector]
+    params: DetectorParams
+
+
+class Point(NamedTuple):
+    """One point to judge."""
+
+    timestamp_s: float
+    value: float
+
+
+def parse_object(body: bytes) -> Mapping[str, object]:
+    """The JSON object that a body is. Raises MalformedBody."""
+    try:
+        parsed = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        parsed = _parse_leniently(body, error)
+    if not isinstance(parsed, dict):
+        raise MalformedBody([Fault("", "must be a JSON object: {...}")])
+    return parsed
+
+
+def parse_fit(body: bytes, settings: Settings, faults: list[Fault]) -> FitBody:
+    """The body of a fit. Raises InvalidInput with `faults` and its own, MalformedBody."""
+    fields = parse_object(body)
+    history = parse_history(
+        fields.get("timestamps"),
+        fields.get("values"),
+        min_points=settings.min_training_data_points,
+        max_points=settings.max_points,
+        faults=faults,
+    )
+    chosen = choose_detector(fields.get("detector"), fields.get("params"), faults)
+    if faults or history is None or chosen is None:
+        raise InvalidInput(faults)
+    return FitBody(history, *chosen)
+
+
+def parse_prediction(body: bytes, max_points: int, faults: list[Fault]) -> Point | Series:
+    """The body of a prediction. Raises InvalidInput with `faults` and its own, MalformedBody."""
+    fields = parse_object(body)
+    points: Point | Series | None
+    if "timestamps" in fields or "values" in fields:
+        points = parse_points(fields.get("timestamps"), fields.get("values"), max_points, faults)
+    else:
+        points = _parse_point(fields, faults)
+    if faults or points is None:
+        raise InvalidInput(faults)
+    return points
+
+
+def parse_alias(body: bytes, faults: list[Fault]) -> Selector:
+    """The version that an alias is to point at. Raises InvalidInput with `faults` and its own, MalformedBody."""
+    raw = parse_object(body).get("version")
+    if isinstance(raw, int) and not isinstance(raw, bool):
+        raw = str(raw)
+    selector = parse_selector(raw if isinstance(raw, str) else "", faults, "body")
+    if faults:
+        raise InvalidInput(faults)
+    return selector
+
+
+def _parse_point(fields: Mapping[str, object], faults: list[Fault]) -> Point | None:
+    parsed: list[float] = []
+    for name, parse in _PARSE_POINT.items():
+        if name not in fields:
+            faults.append(Fault(f"/{name}", "is missing: send timestamp and value, or lists timestamps and values"))
+            continue
+        try:
+            parsed.append(parse(fields[name]))
+        except ValueError as error:
+            faults.append(Fault(f"/{name}", str(error)))
+    return Point(*parsed) if len(parsed) == len(_PARSE_POINT) else None
+
+
+def _parse_leniently(body: bytes, error: orjson.JSONDecodeError) -> object:
+    """JSON with NaN and Infinity, as some clients write it, so that the faults can name their places."""
+    try:
+        if b"NaN" in body or b"Infinity" in body or "infinity" in error.msg:
+            return json.loads(body)
+    except (ValueError, RecursionError):
+        pass
+    advice = f"is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+    raise MalformedBody([Fault("", advice)]) from None

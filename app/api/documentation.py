@@ -1,0 +1,90 @@
+"""Pieces of the OpenAPI document that several routes share."""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from app.api.parameters import SELECTOR_DESCRIPTION, SELECTOR_PATTERN, SERIES_ID_DESCRIPTION, SERIES_ID_PATTERN
+from app.api.problems import MEDIA_TYPE
+from app.errors import (
+    AliasInUse,
+    ArtifactDamaged,
+    BodyTooLarge,
+    InvalidInput,
+    PreconditionFailed,
+    SeriesNotFound,
+    TidemarkError,
+    Unavailable,
+    VersionDeleted,
+)
+
+Responses = dict[int | str, dict[str, Any]]
+
+SERIES_ID_PARAMETER = {
+    "name": "series_id",
+    "in": "path",
+    "required": True,
+    "description": SERIES_ID_DESCRIPTION,
+    "schema": {"type": "string", "pattern": SERIES_ID_PATTERN},
+    "example": "sensor_01",
+}
+VERSION_PARAMETER = {
+    "name": "version",
+    "in": "query",
+    "description": SELECTOR_DESCRIPTION,
+    "schema": {"type": "string", "pattern": SELECTOR_PATTERN, "default": "latest"},
+}
+IDEMPOTENCY_KEY_PARAMETER = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "Any text of your choice, new for each fit: a repeated request answers the same version again.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+}
+
+_DESCRIPTIONS = {
+    404: "There is no such series, version or alias.",
+    409: "An alias points at the version.",
+    410: "It was deleted.",
+    412: "If-Match or If-None-Match does not hold.",
+    413: "The body exceeds MAX_BODY_MB.",
+    422: "Every fault of the request, all at once.",
+    500: "A stored artifact is damaged.",
+    503: "The database, the artifact store or Redis is away; see Retry-After.",
+}
+
+
+def problems(*errors: type[TidemarkError]) -> Responses:
+    """The answers to these errors."""
+    return {error.status: _problem(error.status) for error in errors}
+
+
+def answer(model: Any, description: str) -> Responses:
+    """The answer 200 of a route that writes it itself."""
+    return {200: {"model": model, "description": description}}
+
+
+def request_body(*models: type[BaseModel]) -> dict[str, Any]:
+    """A JSON body that is one of `models`."""
+    schemas = [model.model_json_schema() for model in models]
+    schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+    return {"required": True, "content": {"application/json": {"schema": schema}}}
+
+
+def _problem(status: int) -> dict[str, Any]:
+    answer: dict[str, Any] = {
+        "description": _DESCRIPTIONS[status],
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    if status == Unavailable.status:
+        answer["headers"] = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
+    return answer
+
+
+DELETED: Responses = {204: {"description": "Deleted."}}
+NOT_MODIFIED: Responses = {304: {"description": "If-None-Match names the current entity tag."}}
+READING = problems(SeriesNotFound, VersionDeleted, InvalidInput, Unavailable)
+JUDGING = problems(SeriesNotFound, VersionDeleted, BodyTooLarge, InvalidInput, ArtifactDamaged, Unavailable)
+FITTING = problems(VersionDeleted, BodyTooLarge, InvalidInput, Unavailable)
+CHANGING = problems(
+    SeriesNotFound, VersionDeleted, AliasInUse, PreconditionFailed, BodyTooLarge, InvalidInput, Unavailable
+)

@@ -1,0 +1,84 @@
+"""Errors as answers: RFC 9457 problem documents, from one place."""
+
+from collections.abc import Sequence
+from http import HTTPStatus
+
+import orjson
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from app.errors import Fault, InvalidInput, TidemarkError
+
+MEDIA_TYPE = "application/problem+json"
+_LOCATIONS = ("path", "query", "header", "body")
+_ADVICE = {
+    404: "Nothing is served at this path: GET /docs lists what is.",
+    405: "This path does not take this method: GET /docs lists what it takes.",
+}
+
+log = structlog.get_logger()
+
+
+def install(app: FastAPI) -> None:
+    """Make `app` answer every error as a problem document."""
+    app.add_exception_handler(TidemarkError, answer_error)
+    app.add_exception_handler(RequestValidationError, _answer_validation)
+    app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(Exception, _answer_unexpected)
+
+
+def answer_error(request: Request, error: Exception) -> Response:
+    """One of our own errors."""
+    assert isinstance(error, TidemarkError)
+    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.error("request failed", path=request.url.path, error=error.kind, detail=error.detail)
+    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    return problem(request, error.status, error.kind, error.title, error.detail, faults=error.faults, headers=headers)
+
+
+def problem(
+    request: Request,
+    status: int,
+    kind: str,
+    title: str,
+    detail: str,
+    *,
+    faults: Sequence[Fault] = (),
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """A problem document."""
+    content = {
+        "type": f"/problems/{kind}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "instance": request.url.path,
+        "errors": [{"in": fault.location, "pointer": fault.pointer, "detail": fault.detail} for fault in faults],
+    }
+    return Response(orjson.dumps(content), status, headers, MEDIA_TYPE)
+
+
+def _answer_validation(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    faults = []
+    for fault in error.errors():
+        location, *path = fault["loc"]
+        faults.append(Fault("".join(f"/{part}" for part in path), fault["msg"], location))
+    return answer_error(request, InvalidInput(faults))
+
+
+def _answer_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    title = HTTPStatus(error.status_code).phrase
+    detail = _ADVICE.get(error.status_code, error.detail)
+    kind = title.lower().replace(" ", "-")
+    return problem(request, error.status_code, kind, title, detail, headers=dict(error.headers or {}))
+
+
+def _answer_unexpected(request: Request, error: Exception) -> Response:
+    log.error("request failed unexpectedly", path=request.url.path, exc_info=error)
+    detail = "This is a fault of Tidemark, not of your request; its log has the details."
+    return problem(request, 500, "unexpected", TidemarkError.title, detail)

@@ -1,0 +1,72 @@
+"""How the service is doing: for people, for orchestrators, for Prometheus."""
+
+from collections.abc import Callable
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response
+
+from app.api.documentation import problems
+from app.api.schemas import Alive, Health, Latency, Ready
+from app.bootstrap import Services
+from app.errors import TidemarkError, Unavailable
+from app.migrations import check_schema
+from app.telemetry import METRICS_CONTENT_TYPE, Kind, summarize
+
+_UNAVAILABLE = 503
+
+
+def router(services: Services) -> APIRouter:
+    """The routes that say how the service is doing."""
+    routes = APIRouter(tags=["health"])
+
+    @routes.get("/healthcheck", summary="Series trained and request latencies", responses=problems(Unavailable))
+    def healthcheck() -> Health:
+        return Health(
+            series_trained=services.registry.catalog.count_series(),
+            inference_latency_ms=latency("inference"),
+            training_latency_ms=latency("training"),
+        )
+
+    def latency(kind: Kind) -> Latency:
+        summary = summarize(services.latencies.last(kind))
+        return Latency(avg=round(summary.avg, 3), p95=round(summary.p95, 3))
+
+    @routes.get("/livez", summary="Whether the process answers")
+    async def livez() -> Alive:
+        return Alive()
+
+    @routes.get(
+        "/readyz",
+        summary="Whether the parts that it stands on can be used",
+        response_model=Ready,
+        responses={_UNAVAILABLE: {"model": Ready, "description": "Which part cannot be used, and what to do."}},
+    )
+    def readyz() -> JSONResponse:
+        models, training = services.stores
+        checks = {
+            "database": _check(lambda: check_schema(services.database)),
+            "model_store": _check(models.check_writable),
+            "training_data_store": _check(training.check_writable),
+        }
+        is_ready = all(result == "ok" for result in checks.values())
+        ready = Ready(status="ready" if is_ready else "not ready", checks=checks)
+        return JSONResponse(ready.model_dump(), 200 if is_ready else _UNAVAILABLE)
+
+    @routes.get(
+        "/metrics",
+        summary="Metrics of this process in the Prometheus text format",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {}}}},
+    )
+    def metrics() -> Response:
+        return Response(services.metrics.render(), media_type=METRICS_CONTENT_TYPE)
+
+    return routes
+
+
+def _check(probe: Callable[[], None]) -> str:
+    try:
+        probe()
+    except TidemarkError as error:
+        return error.detail
+    return "ok"

@@ -1,0 +1,80 @@
+"""The only place that constructs collaborators."""
+
+from dataclasses import dataclass
+
+from app.artifacts import open_store
+from app.artifacts.base import ContentStore
+from app.catalog import Catalog
+from app.config import Settings
+from app.db import Database
+from app.follower import ChangeFollower
+from app.model_cache import ModelCache
+from app.registry import ModelRegistry
+from app.services.inspection import InspectionService
+from app.services.prediction import PredictionService
+from app.services.training import TrainingService
+from app.telemetry import LatencyHistory, LocalLatencyHistory, Metrics, RedisLatencyHistory
+
+_MB = 2**20
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything that the edges call, built once a process."""
+
+    settings: Settings
+    database: Database
+    stores: tuple[ContentStore, ContentStore]
+    registry: ModelRegistry
+    training: TrainingService
+    prediction: PredictionService
+    inspection: InspectionService
+    latencies: LatencyHistory
+    metrics: Metrics
+    follower: ChangeFollower
+
+    def start(self) -> None:
+        """Begin the background work of a serving process."""
+        self.latencies.start()
+        self.follower.start()
+
+    def close(self) -> None:
+        """End the background work and close connections."""
+        self.follower.stop()
+        self.latencies.stop()
+        self.database.close()
+
+
+def build(settings: Settings) -> Services:
+    """The services for these settings; connects to nothing yet.
+
+    Raises ConfigurationError, ArtifactStoreUnavailable, MissingDependency.
+    """
+    database = Database(settings.sqlalchemy_url, settings.database_timeout_s)
+    catalog = Catalog(database)
+    cache = ModelCache(settings.model_cache_mb * _MB)
+    models = _content_store(settings.model_location, ".safetensors")
+    training = _content_store(settings.training_location, ".parquet")
+    registry = ModelRegistry(catalog, models, training, cache)
+    return Services(
+        settings=settings,
+        database=database,
+        stores=(models, training),
+        registry=registry,
+        training=TrainingService(registry),
+        prediction=PredictionService(registry),
+        inspection=InspectionService(registry),
+        latencies=_latencies(settings),
+        metrics=Metrics(),
+        follower=ChangeFollower(catalog, cache),
+    )
+
+
+def _content_store(location: str, suffix: str) -> ContentStore:
+    return ContentStore(open_store(location), location, suffix)
+
+
+def _latencies(settings: Settings) -> LatencyHistory:
+    if settings.redis_url is None:
+        return LocalLatencyHistory(settings.latency_history_limit)
+    return RedisLatencyHistory(settings.redis_url, settings.latency_history_limit)

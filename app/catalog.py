@@ -1,0 +1,377 @@
+"""The rows of the registry: series, versions, aliases and the feed of changes. All SQL of the core is here."""
+
+import json
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Row, Table, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from app.db import Database, aliases, changes, series, versions
+from app.errors import AliasInUse, AliasNotFound, SeriesNotFound, VersionDeleted, VersionNotFound
+from app.preconditions import Precondition
+from app.versions import LATEST, Alias, Idempotency, Selector, SeriesSummary, Version
+
+
+class Entry(NamedTuple):
+    """A version on its way in; `append` gives it its number."""
+
+    version: Version
+    idempotency: Idempotency | None
+
+
+class IdempotencyKeyTaken(Exception):
+    """A key of the batch is in use; nothing of the batch was stored."""
+
+
+class Change(NamedTuple):
+    """One row of the feed that replicas follow."""
+
+    id: int
+    series_id: str
+    deleted: bool
+
+
+class Catalog:
+    """Reads and writes of the metadata. Each write is one transaction that ends before the method returns.
+
+    Every method raises DatabaseUnavailable or SchemaOutdated when the database cannot serve it.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._lock_series = _lock_series(database)
+
+    # ---- writing -----------------------------------------------------------------------------------------
+
+    def append(self, entries: Sequence[Entry], before_insert: Callable[[], None]) -> list[Version]:
+        """Give each entry the next version number of its series and store all of them, or none.
+
+        `before_insert` runs inside the transaction, when `pause_publishing` would have to wait for it.
+        Raises IdempotencyKeyTaken.
+        """
+        now = datetime.now(UTC)
+        counts = Counter(entry.version.series_id for entry in entries)
+        # In order of their names, so that two batches never wait for each other's rows.
+        rows = [
+            {"series_id": name, "last_version": n, "latest_version": n, "created_at": now, "updated_at": now}
+            for name, n in sorted(counts.items())
+        ]
+        try:
+            with self.database.write() as connection:
+                taken = connection.execute(self._lock_series, rows)
+                following = {row.series_id: row.last_version - counts[row.series_id] + 1 for row in taken}
+                published = []
+                for entry in entries:
+                    name = entry.version.series_id
+                    published.append(replace(entry.version, version=following[name]))
+                    following[name] += 1
+                before_insert()
+                connection.execute(insert(versions), [_row(v, e) for v, e in zip(published, entries, strict=True)])
+                _record_changes(connection, counts, now)
+                return published
+        except IntegrityError as error:
+            if any(entry.idempotency for entry in entries):
+                raise IdempotencyKeyTaken from error
+            raise
+
+    def delete_version(self, series_id: str, number: int, precondition: Precondition) -> None:
+        """Delete one version for good. Raises SeriesNotFound, VersionDeleted, PreconditionFailed, AliasInUse."""
+        now = datetime.now(UTC)
+        with self.database.write() as connection:
+            _lock_existing(connection, series_id)
+            precondition.check(_get_version(connection, series_id, number).etag)
+            if names := _alias_names(connection, series_id, number):
+                advice = f"{', '.join(names)} points at version {number} of {series_id}: move or delete it first."
+                raise AliasInUse(advice)
+            where = _is(versions, series_id) & (versions.c.version == number)
+            connection.execute(update(versions).where(where).values(deleted_at=now))
+            _refresh_latest(connection, series_id, now)
+            _record_changes(connection, [series_id], now, deleted=True)
+
+    def delete_series(self, series_id: str) -> None:
+        """Delete all versions and aliases of a series for good. Raises SeriesNotFound, VersionDeleted."""
+        now = datetime.now(UTC)
+        with self.database.write() as connection:
+            _lock_existing(connection, series_id)
+            connection.execute(delete(aliases).where(_is(aliases, series_id)))
+            alive = _is(versions, series_id) & versions.c.deleted_at.is_(None)
+            connection.execute(update(versions).where(alive).values(deleted_at=now))
+            _refresh_latest(connection, series_id, now)
+            _record_changes(connection, [series_id], now, deleted=True)
+
+    def set_alias(self, series_id: str, name: str, selector: Selector, precondition: Precondition) -> Alias:
+        """Point an alias at a version, whether it exists already or not.
+
+        Raises SeriesNotFound, VersionDeleted, PreconditionFailed.
+        """
+        now = datetime.now(UTC)
+        with self.database.write() as connection:
+            _lock_existing(connection, series_id)
+            current = _find_alias(connection, series_id, name)
+            precondition.check(current.etag if current else None)
+            number = _get_version(connection, series_id, _resolve(connection, series_id, selector)).version
+            alias = Alias(series_id, name, number, secrets.token_hex(8), now)
+            row = {
+                "series_id": series_id,
+                "name": name,
+                "version": number,
+                "revision": alias.revision,
+                "updated_at": now,
+            }
+            upsert = self.database.insert(aliases).values(row)
+            connection.execute(upsert.on_conflict_do_update(index_elements=["series_id", "name"], set_=row))
+            _record_changes(connection, [series_id], now)
+            return alias
+
+    def delete_alias(self, series_id: str, name: str, precondition: Precondition) -> None:
+        """Remove an alias; its version stays. Raises SeriesNotFound, AliasNotFound, PreconditionFailed."""
+        now = datetime.now(UTC)
+        with self.database.write() as connection:
+            _lock_existing(connection, series_id)
+            precondition.check(_get_alias(connection, series_id, name).etag)
+            connection.execute(delete(aliases).where(_is(aliases, series_id) & (aliases.c.name == name)))
+            _record_changes(connection, [series_id], now)
+
+    def prune_changes(self, before: datetime) -> int:
+        """Forget changes that every replica has long seen; how many there were."""
+        with self.database.write() as connection:
+            return connection.execute(delete(changes).where(changes.c.changed_at < before)).rowcount
+
+    # ---- reading -----------------------------------------------------------------------------------------
+
+    def get_version(self, series_id: str, selector: Selector) -> Version:
+        """Raises SeriesNotFound, VersionNotFound, AliasNotFound, VersionDeleted."""
+        with self.database.read() as connection:
+            return _get_version(connection, series_id, _resolve(connection, series_id, selector))
+
+    def get_pointers(self, series_id: str) -> tuple[int, dict[str, int]]:
+        """The latest version and the versions behind the aliases. Raises SeriesNotFound, VersionDeleted."""
+        with self.database.read() as connection:
+            latest = _latest(connection, series_id)
+            rows = connection.execute(select(aliases.c.name, aliases.c.version).where(_is(aliases, series_id)))
+            return latest, {row.name: row.version for row in rows}
+
+    def list_versions(self, series_id: str, limit: int, before: int | None) -> list[Version]:
+        """Versions that are not deleted, newest first, those below `before`. Raises SeriesNotFound, VersionDeleted."""
+        query = select(versions).where(_is(versions, series_id), versions.c.deleted_at.is_(None))
+        if before is not None:
+            query = query.where(versions.c.version < before)
+        with self.database.read() as connection:
+            _latest(connection, series_id)
+            rows = connection.execute(query.order_by(versions.c.version.desc()).limit(limit))
+            return [_version(row) for row in rows]
+
+    def neighbours(self, series_id: str, number: int) -> tuple[int | None, int | None]:
+        """The closest versions before and after this one that are not deleted."""
+        alive = _is(versions, series_id) & versions.c.deleted_at.is_(None)
+        before = select(func.max(versions.c.version)).where(alive, versions.c.version < number)
+        after = select(func.min(versions.c.version)).where(alive, versions.c.version > number)
+        with self.database.read() as connection:
+            return connection.execute(before).scalar(), connection.execute(after).scalar()
+
+    def list_series(self, limit: int, after: str | None, search: str | None) -> list[SeriesSummary]:
+        """Series that have a version, by name, those behind `after`, whose name contains `search`."""
+        latest = (versions.c.series_id == series.c.series_id) & (versions.c.version == series.c.latest_version)
+        query = select(series.c.created_at.label("first_at"), series.c.updated_at, versions).join(versions, latest)
+        if after is not None:
+            query = query.where(series.c.series_id > after)
+        if search:
+            query = query.where(series.c.series_id.icontains(search, autoescape=True))
+        with self.database.read() as connection:
+            rows = connection.execute(query.order_by(series.c.series_id).limit(limit))
+            return [_summary(row) for row in rows]
+
+    def get_series(self, series_id: str) -> tuple[SeriesSummary, int]:
+        """A series, and how many versions of it are not deleted. Raises SeriesNotFound, VersionDeleted."""
+        count = select(func.count()).where(_is(versions, series_id), versions.c.deleted_at.is_(None))
+        with self.database.read() as connection:
+            latest = _get_version(connection, series_id, _latest(connection, series_id))
+            row = connection.execute(select(series).where(_is(series, series_id))).one()
+            summary = SeriesSummary(series_id, latest, row.created_at, row.updated_at)
+            return summary, connection.execute(count).scalar_one()
+
+    def count_series(self, search: str | None = None) -> int:
+        """How many series have a version, and `search` in their name."""
+        query = select(func.count()).where(series.c.latest_version.is_not(None))
+        if search:
+            query = query.where(series.c.series_id.icontains(search, autoescape=True))
+        with self.database.read() as connection:
+            return connection.execute(query).scalar_one()
+
+    def list_aliases(self, series_id: str) -> list[Alias]:
+        """The aliases of a series, by name. Raises SeriesNotFound, VersionDeleted."""
+        with self.database.read() as connection:
+            _latest(connection, series_id)
+            rows = connection.execute(select(aliases).where(_is(aliases, series_id)).order_by(aliases.c.name))
+            return [_alias(row) for row in rows]
+
+    def get_alias(self, series_id: str, name: str) -> Alias:
+        """Raises SeriesNotFound, AliasNotFound, VersionDeleted."""
+        with self.database.read() as connection:
+            return _get_alias(connection, series_id, name)
+
+    def find_by_key(self, series_id: str, key: str) -> tuple[Version, bytes] | None:
+        """The version that was made under an idempotency key, and the digest of what came with it.
+
+        Raises VersionDeleted.
+        """
+        where = _is(versions, series_id) & (versions.c.idempotency_key == key)
+        with self.database.read() as connection:
+            row = connection.execute(select(versions).where(where)).one_or_none()
+        if row is None:
+            return None
+        return _alive(row), row.request_digest
+
+    def changes_after(self, position: int, missed: Sequence[int], limit: int) -> list[Change]:
+        """The feed behind `position`, and whichever of the ids `missed` have appeared since."""
+        where: ColumnElement[bool] = changes.c.id > position
+        if missed:
+            where |= changes.c.id.in_(missed)
+        with self.database.read() as connection:
+            rows = connection.execute(select(changes).where(where).order_by(changes.c.id).limit(limit))
+            return [Change(row.id, row.series_id, bool(row.deleted)) for row in rows]
+
+    def last_change(self) -> int:
+        """The end of the feed."""
+        with self.database.read() as connection:
+            return connection.execute(select(func.max(changes.c.id))).scalar() or 0
+
+    def named_digests(self, connection: Connection) -> set[bytes]:
+        """The digests of all artifacts that a version which is not deleted stands on."""
+        query = select(versions.c.model_digest, versions.c.data_digest).where(versions.c.deleted_at.is_(None))
+        rows = connection.execution_options(yield_per=10_000).execute(query)
+        return {digest for row in rows for digest in row}
+
+
+def _lock_series(database: Database) -> Any:
+    """Take the next version numbers of series, new or old, under their row locks."""
+    statement = database.insert(series)
+    number = series.c.last_version + statement.excluded.last_version
+    return statement.on_conflict_do_update(
+        index_elements=["series_id"],
+        set_={"last_version": number, "latest_version": number, "updated_at": statement.excluded.updated_at},
+    ).returning(series.c.series_id, series.c.last_version)
+
+
+def _lock_existing(connection: Connection, series_id: str) -> None:
+    found = connection.execute(select(series.c.series_id).where(_is(series, series_id)).with_for_update())
+    if found.one_or_none() is None:
+        raise _no_series(series_id)
+
+
+def _refresh_latest(connection: Connection, series_id: str, now: datetime) -> None:
+    alive = _is(versions, series_id) & versions.c.deleted_at.is_(None)
+    latest = select(func.max(versions.c.version)).where(alive).scalar_subquery()
+    connection.execute(update(series).where(_is(series, series_id)).values(latest_version=latest, updated_at=now))
+
+
+def _record_changes(connection: Connection, names: Iterable[str], now: datetime, *, deleted: bool = False) -> None:
+    rows = [{"series_id": name, "deleted": int(deleted), "changed_at": now} for name in names]
+    connection.execute(insert(changes), rows)
+
+
+def _resolve(connection: Connection, series_id: str, selector: Selector) -> int:
+    if isinstance(selector, str):
+        return _get_alias(connection, series_id, selector).version
+    return _latest(connection, series_id) if selector == LATEST else selector
+
+
+def _latest(connection: Connection, series_id: str) -> int:
+    row = connection.execute(select(series.c.latest_version).where(_is(series, series_id))).one_or_none()
+    if row is None:
+        raise _no_series(series_id)
+    if row.latest_version is None:
+        raise VersionDeleted(f"All versions of {series_id} were deleted: POST /fit/{series_id} makes the next one.")
+    latest: int = row.latest_version
+    return latest
+
+
+def _get_version(connection: Connection, series_id: str, number: int) -> Version:
+    where = _is(versions, series_id) & (versions.c.version == number)
+    row = connection.execute(select(versions).where(where)).one_or_none()
+    if row is None:
+        latest = _latest(connection, series_id)
+        raise VersionNotFound(f"{series_id} has no version {number}; its latest is {latest}.")
+    return _alive(row)
+
+
+def _find_alias(connection: Connection, series_id: str, name: str) -> Alias | None:
+    where = _is(aliases, series_id) & (aliases.c.name == name)
+    row = connection.execute(select(aliases).where(where)).one_or_none()
+    return _alias(row) if row is not None else None
+
+
+def _get_alias(connection: Connection, series_id: str, name: str) -> Alias:
+    alias = _find_alias(connection, series_id, name)
+    if alias is None:
+        _latest(connection, series_id)
+        advice = f"PUT /series/{series_id}/aliases/{name} makes it."
+        raise AliasNotFound(f"{series_id} has no alias {name}. {advice}")
+    return alias
+
+
+def _alias_names(connection: Connection, series_id: str, number: int) -> list[str]:
+    where = _is(aliases, series_id) & (aliases.c.version == number)
+    return list(connection.scalars(select(aliases.c.name).where(where).order_by(aliases.c.name)))
+
+
+def _is(table: Table, series_id: str) -> ColumnElement[bool]:
+    return table.c.series_id == series_id
+
+
+def _no_series(series_id: str) -> SeriesNotFound:
+    return SeriesNotFound(f"No model was fitted for {series_id} yet: POST /fit/{series_id} makes version 1.")
+
+
+def _row(version: Version, entry: Entry) -> dict[str, object]:
+    key, request_digest = entry.idempotency or (None, None)
+    return {
+        "series_id": version.series_id,
+        "version": version.version,
+        "detector": version.detector,
+        "params": json.dumps(version.params, sort_keys=True),
+        "points": version.points,
+        "first_timestamp_s": version.first_timestamp_s,
+        "last_timestamp_s": version.last_timestamp_s,
+        "model_digest": version.model_digest,
+        "data_digest": version.data_digest,
+        "libraries": json.dumps(version.libraries, sort_keys=True),
+        "created_at": version.created_at,
+        "idempotency_key": key,
+        "request_digest": request_digest,
+    }
+
+
+def _version(row: Row[Any]) -> Version:
+    return Version(
+        series_id=row.series_id,
+        version=row.version,
+        detector=row.detector,
+        params=json.loads(row.params),
+        points=row.points,
+        first_timestamp_s=row.first_timestamp_s,
+        last_timestamp_s=row.last_timestamp_s,
+        model_digest=row.model_digest,
+        data_digest=row.data_digest,
+        libraries=json.loads(row.libraries),
+        created_at=row.created_at,
+    )
+
+
+def _alive(row: Row[Any]) -> Version:
+    if row.deleted_at is not None:
+        raise VersionDeleted(f"Version {row.version} of {row.series_id} was deleted on {row.deleted_at:%Y-%m-%d}.")
+    return _version(row)
+
+
+def _alias(row: Row[Any]) -> Alias:
+    return Alias(row.series_id, row.name, row.version, row.revision, row.updated_at)
+
+
+def _summary(row: Row[Any]) -> SeriesSummary:
+    return SeriesSummary(row.series_id, _version(row), row.first_at, row.updated_at)

@@ -1,0 +1,105 @@
+"""The commands: serve, migrate, sweep."""
+
+import sys
+from datetime import timedelta
+from socket import socket
+from typing import Annotated
+
+import typer
+import uvicorn
+
+from app import __version__
+from app.bootstrap import build
+from app.config import Settings, read_settings
+from app.db import Database
+from app.errors import TidemarkError
+from app.logs import configure_logs
+from app.main import create_app
+from app.migrations import migrate as migrate_schema
+
+_PATIENT_S = 3600
+
+cli = typer.Typer(add_completion=False, no_args_is_help=True, help="Tidemark: anomaly detection as a service.")
+
+
+def run() -> None:
+    """Run the command line; one of our errors ends it with its message and exit status 1."""
+    try:
+        cli()
+    except TidemarkError as error:
+        typer.secho(f"{error.title}: {error.detail}", fg=typer.colors.RED, err=True)
+        sys.exit(1)
+
+
+@cli.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default HOST.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; default PORT.")] = None,
+) -> None:
+    """Serve the API and the pages. The embedded database is migrated first."""
+    settings = read_settings()
+    settings = settings.model_copy(update={k: v for k, v in (("host", host), ("port", port)) if v is not None})
+    configure_logs(settings.log_level, settings.log_format)
+    if settings.is_embedded:
+        _migrate(settings)
+    services = build(settings)
+    config = uvicorn.Config(
+        create_app(services),
+        host=settings.host,
+        port=settings.port,
+        access_log=False,
+        log_config=None,
+        server_header=False,
+    )
+    _Server(config).run()
+
+
+@cli.command()
+def migrate() -> None:
+    """Bring the database schema up to date."""
+    settings = read_settings()
+    configure_logs(settings.log_level, settings.log_format)
+    _migrate(settings)
+    typer.echo("The database schema is up to date.")
+
+
+@cli.command()
+def sweep(
+    grace_minutes: Annotated[
+        int, typer.Option(min=0, help="Keep artifacts younger than this; more than the longest fit takes.")
+    ] = 60,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,
+) -> None:
+    """Remove stored artifacts that no version names."""
+    settings = read_settings().model_copy(update={"database_timeout_s": _PATIENT_S})
+    configure_logs(settings.log_level, settings.log_format)
+    services = build(settings)
+    swept = services.registry.sweep(timedelta(minutes=grace_minutes), dry_run=dry_run)
+    services.close()
+    verb = "would be removed" if dry_run else "removed"
+    typer.echo(f"{swept.artifacts} artifacts {verb}, {swept.size_bytes:,} bytes.")
+
+
+@cli.command()
+def version() -> None:
+    """Print the release."""
+    typer.echo(__version__)
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens once it does."""
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        await super().startup(sockets)
+        for server in self.servers:
+            for listening in server.sockets:
+                host, port = listening.getsockname()[:2]
+                url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+                typer.echo(f"Tidemark {__version__} is ready: {url} (API: {url}/docs). Stop it with Ctrl+C.")
+
+
+def _migrate(settings: Settings) -> None:
+    database = Database(settings.sqlalchemy_url, _PATIENT_S)
+    migrate_schema(database)
+    database.close()

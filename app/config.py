@@ -1,0 +1,111 @@
+"""Settings: the only reader of the environment. `main` and `cli` build one; nothing reads it at import."""
+
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.errors import ConfigurationError
+
+
+class Settings(BaseSettings):
+    """Every setting, with its default; `.env.example` and the README list the same ones."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, populate_by_name=True
+    )
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
+    data_dir: Path = Field(Path("./data"), description="Where the embedded database and the artifacts live by default.")
+
+    database_url: str | None = Field(
+        None,
+        description="SQLAlchemy URL of PostgreSQL or SQLite. Default: SQLite in DATA_DIR.",
+    )
+    database_host: str | None = Field(
+        None, description="PostgreSQL host, in place of DATABASE_URL, with the four settings below."
+    )
+    database_port: int = Field(5432, ge=1, le=65535, description="PostgreSQL port.")
+    database_name: str = Field("tidemark", description="PostgreSQL database.")
+    database_user: str = Field("tidemark", description="PostgreSQL user.")
+    database_password: SecretStr = Field(SecretStr(""), description="PostgreSQL password.")
+    database_timeout_s: int = Field(
+        10, ge=1, description="Seconds until a statement, or the wait for a connection, is given up with a 503."
+    )
+
+    redis_url: str | None = Field(
+        None,
+        description="Redis for request latencies across replicas. Default: kept in this process.",
+    )
+    latency_history_limit: int = Field(
+        100, ge=1, le=1_000_000, description="Requests of each kind that /healthcheck looks back on."
+    )
+
+    model_state_folder: str | None = Field(
+        None,
+        validation_alias=AliasChoices("model_state_folder", "model_folder"),
+        description="Where fitted models are stored: a path or an object-store URL. Default: DATA_DIR/models.",
+    )
+    training_data_folder: str | None = Field(
+        None,
+        validation_alias=AliasChoices("training_data_folder", "data_folder"),
+        description="Where training data is stored: a path or an object-store URL. Default: DATA_DIR/training.",
+    )
+    model_cache_mb: int = Field(256, ge=1, description="Memory for models kept ready to predict, in MB.")
+
+    min_training_data_points: int = Field(3, ge=2, description="Points that a fit needs at least.")
+    max_points: int = Field(2_000_000, ge=1, description="Points that one request may carry at most.")
+    max_body_mb: int = Field(100, ge=1, description="Size of a request body at most, in MB.")
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe level that is logged."
+    )
+    log_format: Literal["console", "json"] = Field(
+        "console", description="`console` for people, `json` for log collectors."
+    )
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the database is the SQLite file in `data_dir`, which `serve` migrates by itself."""
+        return self.database_url is None and self.database_host is None
+
+    @property
+    def sqlalchemy_url(self) -> str:
+        """The database to use, whichever way it was given."""
+        if self.database_url is not None:
+            return self.database_url.replace("postgres://", "postgresql://", 1)
+        if self.database_host is not None:
+            user = quote(self.database_user, safe="")
+            password = quote(self.database_password.get_secret_value(), safe="")
+            credentials = f"{user}:{password}" if password else user
+            return f"postgresql://{credentials}@{self.database_host}:{self.database_port}/{self.database_name}"
+        return f"sqlite:///{self.data_dir.resolve() / 'tidemark.db'}"
+
+    @property
+    def model_location(self) -> str:
+        """Path or URL of the store for model states."""
+        return self.model_state_folder or str(self.data_dir / "models")
+
+    @property
+    def training_location(self) -> str:
+        """Path or URL of the store for training data."""
+        return self.training_data_folder or str(self.data_dir / "training")
+
+
+def read_settings() -> Settings:
+    """Settings from the environment and `.env`.
+
+    Raises ConfigurationError that names each setting at fault.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'_'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']} (it is {fault['input']!r})"
+            for fault in error.errors(include_url=False)
+        )
+        message = f"The settings need to be corrected. {faults}. See .env.example for all of them."
+        raise ConfigurationError(message) from None

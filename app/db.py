@@ -1,0 +1,236 @@
+"""Tables, engine and transactions. What differs between PostgreSQL and SQLite stands here and nowhere else."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    DateTime,
+    Dialect,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    create_engine,
+    event,
+    make_url,
+    text,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.types import TypeDecorator
+from typing_extensions import override
+
+from app.errors import ConfigurationError, DatabaseUnavailable, SchemaOutdated
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment in UTC; SQLite, which forgets the zone, gets it back."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    @override
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value if value is None or value.tzinfo else value.replace(tzinfo=UTC)
+
+
+metadata = MetaData()
+
+_Name = String(200).with_variant(String(200, collation="C"), "postgresql")
+_RowNumber = BigInteger().with_variant(Integer, "sqlite")
+
+series = Table(
+    "series",
+    metadata,
+    Column("series_id", _Name, primary_key=True),
+    Column("last_version", Integer, nullable=False, comment="Highest number ever given; never given again."),
+    Column("latest_version", Integer, comment="Highest version that is not deleted; NULL when all are."),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Index(
+        "ix_series_trained",
+        "series_id",
+        postgresql_where=text("latest_version IS NOT NULL"),
+        sqlite_where=text("latest_version IS NOT NULL"),
+    ),
+)
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("series_id", _Name, ForeignKey("series.series_id"), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("detector", String(50), nullable=False),
+    Column("params", Text, nullable=False, comment="JSON object."),
+    Column("points", Integer, nullable=False),
+    Column("first_timestamp_s", Double, nullable=False),
+    Column("last_timestamp_s", Double, nullable=False),
+    Column("model_digest", LargeBinary(32), nullable=False, comment="SHA-256 of the model artifact."),
+    Column("data_digest", LargeBinary(32), nullable=False, comment="SHA-256 of the training data artifact."),
+    Column("libraries", Text, nullable=False, comment="JSON object: name to version."),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("deleted_at", UtcDateTime),
+    Column("idempotency_key", String(255)),
+    Column("request_digest", LargeBinary(32), comment="SHA-256 of what came with the idempotency key."),
+    Index(
+        "uq_versions_idempotency_key",
+        "series_id",
+        "idempotency_key",
+        unique=True,
+        postgresql_where=text("idempotency_key IS NOT NULL"),
+        sqlite_where=text("idempotency_key IS NOT NULL"),
+    ),
+)
+
+aliases = Table(
+    "aliases",
+    metadata,
+    Column("series_id", _Name, primary_key=True),
+    Column("name", _Name, primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("revision", String(32), nullable=False, comment="New at each move; the entity tag."),
+    Column("updated_at", UtcDateTime, nullable=False),
+    ForeignKeyConstraint(["series_id", "version"], ["versions.series_id", "versions.version"]),
+)
+
+changes = Table(
+    "changes",
+    metadata,
+    Column("id", _RowNumber, primary_key=True, autoincrement=True),
+    Column("series_id", _Name, nullable=False),
+    Column("deleted", Integer, nullable=False, comment="1 when versions were deleted, 0 otherwise."),
+    Column("changed_at", UtcDateTime, nullable=False),
+    comment="One row for each change of what is the latest or behind an alias, or deleted; followed by replicas.",
+    sqlite_autoincrement=True,
+)
+
+_UNDEFINED = ("UndefinedTable", "UndefinedColumn")
+_NO_SUCH = ("no such table", "no such column")
+
+
+class Database:
+    """Connections to the metadata database.
+
+    Raises ConfigurationError when `url` is not one of PostgreSQL or SQLite.
+    """
+
+    def __init__(self, url: str, timeout_s: int) -> None:
+        self.url = _supported(url)
+        self.is_postgres = self.url.drivername.startswith("postgresql")
+        if not self.is_postgres and self.url.database:
+            Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
+        self.engine = create_engine(
+            self.url,
+            pool_size=8,
+            max_overflow=8,
+            pool_timeout=timeout_s,
+            pool_pre_ping=self.is_postgres,
+            connect_args=_connect_args(timeout_s, is_postgres=self.is_postgres),
+        )
+        if not self.is_postgres:
+            event.listen(self.engine, "connect", _prepare_sqlite)
+            event.listen(self.engine, "begin", _begin_sqlite)
+        self.insert = postgresql.insert if self.is_postgres else sqlite.insert
+        """An INSERT that knows ON CONFLICT."""
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection whose statements each see the latest state.
+
+        Raises DatabaseUnavailable or SchemaOutdated, here and in `write`.
+        """
+        with self._failing_clearly():
+            options = {"isolation_level": "AUTOCOMMIT"} if self.is_postgres else {}
+            with self.engine.execution_options(**options).connect() as connection:
+                yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One transaction: committed at the end of the block, undone by any exception."""
+        with self._failing_clearly(), self.engine.execution_options(tidemark_writes=True).begin() as connection:
+            yield connection
+
+    def pause_publishing(self, connection: Connection) -> None:
+        """Make other writers of `series` wait until the transaction of `connection` ends.
+
+        On SQLite they wait already: it takes one writer at a time.
+        """
+        if self.is_postgres:
+            connection.execute(text("LOCK TABLE series IN SHARE MODE"))
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+    @contextmanager
+    def _failing_clearly(self) -> Iterator[None]:
+        try:
+            yield
+        except PoolTimeoutError as error:
+            raise DatabaseUnavailable("All connections to the database are busy. Try again in a moment.") from error
+        except DBAPIError as error:
+            raise _translate(error) from error
+
+
+def _translate(error: DBAPIError) -> Exception:
+    reason = str(error.orig).strip().splitlines()[0] if error.orig is not None else str(error)
+    if type(error.orig).__name__ in _UNDEFINED or reason.startswith(_NO_SUCH):
+        return SchemaOutdated(f"The database schema is not current ({reason}): run `python -m app migrate`.")
+    if isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated:
+        return DatabaseUnavailable(f"The database cannot be used right now ({reason}). Try again in a moment.")
+    return error
+
+
+def _supported(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise ConfigurationError("DATABASE_URL is not a URL like postgresql://user:password@host/name.") from None
+    match parsed.drivername:
+        case "postgresql" | "postgres":
+            return parsed.set(drivername="postgresql+psycopg2")
+        case "postgresql+psycopg2" | "sqlite":
+            return parsed
+    message = f"DATABASE_URL starts with {parsed.drivername}://; use postgresql:// or sqlite:///"
+    raise ConfigurationError(message)
+
+
+def _connect_args(timeout_s: int, *, is_postgres: bool) -> dict[str, Any]:
+    if not is_postgres:
+        return {"timeout": timeout_s, "check_same_thread": False}
+    timeout_ms = timeout_s * 1000
+    limits = f"-c statement_timeout={timeout_ms} -c idle_in_transaction_session_timeout={timeout_ms}"
+    return {
+        "connect_timeout": timeout_s,
+        "tcp_user_timeout": timeout_ms,
+        "application_name": "tidemark",
+        "options": f"{limits} -c timezone=UTC",
+    }
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None  # transactions begin where `_begin_sqlite` says so
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")  # an acknowledged fit survives a power cut
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    if connection.get_execution_options().get("tidemark_writes"):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")

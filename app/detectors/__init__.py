@@ -1,0 +1,48 @@
+"""The family of detectors: the table of names, and how a user's choice becomes one."""
+
+from collections.abc import Mapping
+from importlib import import_module
+
+from pydantic import ValidationError
+
+from app.detectors.base import Detector, DetectorParams
+from app.errors import Fault
+
+DETECTORS: Mapping[str, str] = {
+    "mean_std": "app.detectors.mean_std:MeanStd",
+}
+"""Where each detector lives; imported when it is first used."""
+
+DEFAULT_DETECTOR = "mean_std"
+
+
+def find_detector(name: str) -> type[Detector]:
+    """The detector of this name. Raises KeyError when there is none."""
+    module, _, attribute = DETECTORS[name].partition(":")
+    detector: type[Detector] = getattr(import_module(module), attribute)
+    return detector
+
+
+def choose_detector(name: object, params: object, faults: list[Fault]) -> tuple[type[Detector], DetectorParams] | None:
+    """The detector and its parameters as a request names them; None stands for the default of each.
+
+    Appends to `faults` and gives None where there is no such detector or a parameter is out of range.
+    """
+    name = DEFAULT_DETECTOR if name is None else name
+    if not isinstance(name, str) or name not in DETECTORS:
+        faults.append(Fault("/detector", f"must be one of {', '.join(DETECTORS)}"))
+        return None
+    detector = find_detector(name)
+    try:
+        return detector, detector.Params.model_validate({} if params is None else params)
+    except ValidationError as error:
+        known = ", ".join(detector.Params.model_fields)
+        faults.extend(_params_fault(dict(fault), known) for fault in error.errors(include_url=False))
+        return None
+
+
+def _params_fault(fault: Mapping[str, object], known: str) -> Fault:
+    loc = fault["loc"]
+    path = "".join(f"/{part}" for part in loc) if isinstance(loc, tuple) else ""
+    advice = f"{fault['msg']}; the parameters of this detector are: {known}"
+    return Fault(f"/params{path}", advice)

@@ -1,0 +1,92 @@
+"""Follows the feed of changes, so that each process knows what other processes did without asking each time."""
+
+import time
+from threading import Event, Thread
+
+import structlog
+
+from app.catalog import Catalog, Change
+from app.errors import Unavailable
+from app.model_cache import ModelCache
+
+POLL_INTERVAL_S = 0.1
+GAP_PATIENCE_S = 60.0
+"""How long an id that was skipped may still appear: longer than any of our transactions may last."""
+START_OVER_S = 3600.0
+"""After so long without the feed, parts of it may have been pruned."""
+MOST_CHANGES = 10_000
+"""Read at once; beyond as many gaps it is cheaper to forget everything."""
+
+log = structlog.get_logger()
+
+
+class ChangeFollower:
+    """One background thread a process: reads the tail of the feed and makes the cache forget what changed.
+
+    Ids are given before a transaction commits, so a smaller one may appear after a larger one. Ids that
+    were skipped are therefore asked for again, until they appear or GAP_PATIENCE_S has passed.
+    """
+
+    def __init__(self, catalog: Catalog, cache: ModelCache) -> None:
+        self._catalog = catalog
+        self._cache = cache
+        self._position: int | None = None
+        self._missed: dict[int, float] = {}
+        self._read_at = 0.0
+        self._stopping = Event()
+        self._thread = Thread(target=self._run, name="change-follower", daemon=True)
+
+    def start(self) -> None:
+        """Begin to follow."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; returns when it has ended."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def poll(self) -> None:
+        """Read the feed to its end. Raises DatabaseUnavailable or SchemaOutdated; then nothing was skipped."""
+        now = time.monotonic()
+        if self._position is None or now - self._read_at > START_OVER_S:
+            self._start_over(now)
+        while len(self._read(now)) == MOST_CHANGES:
+            pass
+        self._missed = {id_: since for id_, since in self._missed.items() if now - since < GAP_PATIENCE_S}
+        self._read_at = now
+
+    def _start_over(self, now: float) -> None:
+        # A little before the end: a change that was not committed yet shows there as a gap.
+        self._position = max(0, self._catalog.last_change() - MOST_CHANGES)
+        self._missed.clear()
+        self._read(now)
+        self._cache.forget_all()
+
+    def _read(self, now: float) -> list[Change]:
+        assert self._position is not None
+        changes = self._catalog.changes_after(self._position, list(self._missed), MOST_CHANGES)
+        for change in changes:
+            self._missed.pop(change.id, None)
+            if change.id > self._position:
+                self._missed.update(dict.fromkeys(range(self._position + 1, change.id), now))
+                self._position = change.id
+            self._cache.forget(change.series_id, models=change.deleted)
+        if len(self._missed) > MOST_CHANGES:
+            self._missed.clear()
+            self._cache.forget_all()
+        return changes
+
+    def _run(self) -> None:
+        is_failing = False
+        while not self._stopping.wait(POLL_INTERVAL_S):
+            try:
+                self.poll()
+            except Unavailable as error:
+                if not is_failing:
+                    log.warning("changes of other processes cannot be followed", reason=error.detail)
+                is_failing = True
+            else:
+                if is_failing:
+                    log.info("changes of other processes are followed again")
+                is_failing = False

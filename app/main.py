@@ -1,0 +1,48 @@
+"""The application: routers, errors and what runs beside them."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from app import __version__
+from app.api import problems
+from app.api.middleware import LimitBody, MeasureRequests
+from app.api.routes import aliases, health, models, series
+from app.api.schemas import Problem
+from app.bootstrap import Services
+
+DESCRIPTION = """Post a series' history, get a **versioned model**; post points, get verdicts that explain themselves.
+
+Errors are [problem documents](https://www.rfc-editor.org/rfc/rfc9457): `errors` names every fault at once."""
+
+
+def create_app(services: Services) -> FastAPI:
+    """The ASGI application over these services."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        services.start()
+        yield
+        services.close()
+
+    app = FastAPI(title="Tidemark", version=__version__, description=DESCRIPTION, lifespan=lifespan)
+    app.add_middleware(LimitBody, max_body_mb=services.settings.max_body_mb)
+    app.add_middleware(MeasureRequests, metrics=services.metrics, latencies=services.latencies)
+    problems.install(app)
+    for routes in (models, series, aliases, health):  # the hot ones are matched first
+        app.include_router(routes.router(services))
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        document["components"]["schemas"]["Problem"] = Problem.model_json_schema(
+            ref_template="#/components/schemas/{model}"
+        )
+        app.openapi_schema = document
+    return app.openapi_schema

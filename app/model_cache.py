@@ -1,0 +1,119 @@
+"""Models in memory, ready to predict: bounded, least recently used, and told when something changes."""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from threading import Lock
+
+from app.versions import LATEST, LoadedModel, Selector
+
+_ENTRY_BYTES = 400
+_MODEL_BYTES = 500
+_ALIAS_BYTES = 150
+
+
+class _Entry:
+    """What is known of one series: its versions in memory and, unless it changed, which is meant by what."""
+
+    __slots__ = ("aliases", "latest", "models", "size_bytes")
+
+    def __init__(self) -> None:
+        self.latest: int | None = None
+        self.aliases: Mapping[str, int] = {}
+        self.models: dict[int, LoadedModel] = {}
+        self.size_bytes = 0
+
+    def number(self, selector: Selector) -> int | None:
+        if isinstance(selector, str):
+            return self.aliases.get(selector)
+        return self.latest if selector == LATEST else selector
+
+
+class Loading:
+    """One load under way; what it read is stale when the series changes before it ends."""
+
+    __slots__ = ("is_stale", "series_id")
+
+    def __init__(self, series_id: str) -> None:
+        self.series_id = series_id
+        self.is_stale = False
+
+
+class ModelCache:
+    """The models of at most `capacity_bytes`. A version never changes; what a selector means does."""
+
+    def __init__(self, capacity_bytes: int) -> None:
+        self._capacity_bytes = capacity_bytes
+        self._size_bytes = 0
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._loading: set[Loading] = set()
+        self._lock = Lock()
+
+    def find(self, series_id: str, selector: Selector) -> LoadedModel | None:
+        """The model in memory that the selector means; None when it has to be loaded."""
+        with self._lock:
+            entry = self._entries.get(series_id)
+            if entry is None:
+                return None
+            self._entries.move_to_end(series_id)
+            number = entry.number(selector)
+            return None if number is None else entry.models.get(number)
+
+    def begin(self, series_id: str) -> Loading:
+        """Announce a load, before anything is read for it; `finish` must follow."""
+        loading = Loading(series_id)
+        with self._lock:
+            self._loading.add(loading)
+        return loading
+
+    def finish(
+        self,
+        loading: Loading,
+        pointers: tuple[int, Mapping[str, int]] | None = None,
+        model: LoadedModel | None = None,
+    ) -> None:
+        """End a load and keep what it read, unless the series changed in the meantime."""
+        with self._lock:
+            self._loading.discard(loading)
+            if loading.is_stale or (pointers is None and model is None):
+                return
+            entry = self._entries.setdefault(loading.series_id, _Entry())
+            if pointers is not None:
+                entry.latest, entry.aliases = pointers
+            if model is not None:
+                entry.models[model.version] = model
+            self._resize(entry)
+            self._evict()
+
+    def forget(self, series_id: str, *, models: bool = False) -> None:
+        """The series changed: read again what its selectors mean, and with `models` whether versions exist."""
+        with self._lock:
+            for loading in self._loading:
+                if loading.series_id == series_id:
+                    loading.is_stale = True
+            entry = self._entries.get(series_id)
+            if entry is None:
+                return
+            if models:
+                self._size_bytes -= self._entries.pop(series_id).size_bytes
+            else:
+                entry.latest, entry.aliases = None, {}
+
+    def forget_all(self) -> None:
+        """Anything may have changed."""
+        with self._lock:
+            for loading in self._loading:
+                loading.is_stale = True
+            self._entries.clear()
+            self._size_bytes = 0
+
+    def _resize(self, entry: _Entry) -> None:
+        self._size_bytes -= entry.size_bytes
+        states = [model.detector.state for model in entry.models.values()]
+        arrays_bytes = sum(array.nbytes for state in states for array in state.values())
+        entry.size_bytes = _ENTRY_BYTES + _MODEL_BYTES * len(states) + _ALIAS_BYTES * len(entry.aliases) + arrays_bytes
+        self._size_bytes += entry.size_bytes
+
+    def _evict(self) -> None:
+        while self._size_bytes > self._capacity_bytes and self._entries:
+            _, entry = self._entries.popitem(last=False)
+            self._size_bytes -= entry.size_bytes

