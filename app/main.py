@@ -13,6 +13,7 @@ from app.api.middleware import LimitBody, MeasureRequests
 from app.api.routes import aliases, health, models, series
 from app.api.schemas import Problem
 from app.bootstrap import Services
+from app.dashboard import pages
 
 DESCRIPTION = """Post a series' history, get a **versioned model**; post points, get verdicts that explain themselves.
 
@@ -32,7 +33,7 @@ def create_app(services: Services) -> FastAPI:
     app.add_middleware(LimitBody, max_body_mb=services.settings.max_body_mb)
     app.add_middleware(MeasureRequests, metrics=services.metrics, latencies=services.latencies)
     problems.install(app)
-    for routes in (models, series, aliases, health):  # the hot ones are matched first
+    for routes in (models, series, aliases, health, pages):  # the hot ones are matched first
         app.include_router(routes.router(services))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app

@@ -1,7 +1,10 @@
 """The registry of models: publish, get, list, alias, delete. Hides rows, blobs and cache."""
 
+import hashlib
 import platform
 from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -12,7 +15,7 @@ from app.artifacts.base import ContentStore
 from app.catalog import Catalog, Entry, IdempotencyKeyTaken
 from app.detectors import codec
 from app.detectors.base import Detector
-from app.errors import ArtifactDamaged, Fault, IdempotencyKeyReused
+from app.errors import ArtifactDamaged, Fault, IdempotencyKeyReused, TidemarkError
 from app.group_commit import GroupCommit
 from app.model_cache import ModelCache
 from app.preconditions import Precondition
@@ -32,12 +35,16 @@ class Swept(NamedTuple):
     size_bytes: int
 
 
-class _Draft(NamedTuple):
-    """A version whose artifacts are stored and whose row is not."""
+@dataclass(slots=True)
+class _Draft:
+    """A version on its way in."""
 
     entry: Entry
-    shared: Sequence[tuple[ContentStore, bytes, bytes]]
-    """Artifacts that were there already, as store, digest and bytes: a sweep may remove them until the commit."""
+    model: bytes
+    data: bytes
+    is_stored: bool = False
+    is_shared: bool = False
+    """Whether an artifact of it was there already: then a sweep may remove it until the row is committed."""
 
 
 class ModelRegistry:
@@ -51,7 +58,7 @@ class ModelRegistry:
         self._models = models
         self._training = training
         self._cache = cache
-        self._commits = GroupCommit(self._commit, most=_MOST_IN_ONE_COMMIT)
+        self._commits = GroupCommit[_Draft, Version](self._commit, most=_MOST_IN_ONE_COMMIT)
 
     def publish(
         self, series_id: str, detector: Detector, history: Series, idempotency: Idempotency | None = None
@@ -61,34 +68,13 @@ class ModelRegistry:
         Artifacts first, then the row: a crash leaves the whole version, or nothing that a reader sees.
         Raises DatabaseUnavailable, ArtifactStoreUnavailable, IdempotencyKeyReused.
         """
-        model, data = codec.encode(detector), training_data.encode(history)
-        model_digest, model_is_new = self._models.put(model)
-        data_digest, data_is_new = self._training.put(data)
-        version = Version(
-            series_id=series_id,
-            version=0,
-            detector=detector.name,
-            params=detector.params.model_dump(),
-            points=len(history),
-            first_timestamp_s=float(history.timestamps_s[0]),
-            last_timestamp_s=float(history.timestamps_s[-1]),
-            model_digest=model_digest,
-            data_digest=data_digest,
-            libraries=LIBRARIES,
-            created_at=datetime.now(UTC),
-        )
-        shared = []
-        if not model_is_new:
-            shared.append((self._models, model_digest, model))
-        if not data_is_new:
-            shared.append((self._training, data_digest, data))
-        draft = _Draft(Entry(version, idempotency), shared)
-        try:
-            published = self._commits.submit(draft)
-        except IdempotencyKeyTaken:
-            published = self._publish_alone(draft)
-        self._cache.forget(series_id)
-        return published
+        draft = _draft(series_id, detector, history, idempotency)
+        self._store([draft])  # here and not in the commit, where a large one would hold up the others
+        return self._commits.submit(draft).result()
+
+    def begin_publish(self, series_id: str, detector: Detector, history: Series) -> Future[Version]:
+        """As `publish`, without waiting: for small models, whose artifacts are stored together with others'."""
+        return self._commits.submit(_draft(series_id, detector, history, None))
 
     def find_replay(self, series_id: str, idempotency: Idempotency) -> Version | None:
         """The version that this very request has made before, if it has.
@@ -190,20 +176,53 @@ class ModelRegistry:
             self.catalog.prune_changes(started_at - _KEEP_CHANGES)
         return Swept(len(orphans), sum(artifact.size_bytes for _, artifact in orphans))
 
-    def _commit(self, drafts: Sequence[_Draft]) -> Sequence[Version]:
-        def restore_swept() -> None:
-            for draft in drafts:
-                for store, digest, data in draft.shared:
-                    store.restore(digest, data)
+    def _store(self, drafts: Sequence[_Draft]) -> None:
+        """Make sure that the artifacts of each draft are stored."""
+        shared = self._models.put({draft.entry.version.model_digest: draft.model for draft in drafts})
+        shared |= self._training.put({draft.entry.version.data_digest: draft.data for draft in drafts})
+        for draft in drafts:
+            draft.is_stored = True
+            draft.is_shared = not shared.isdisjoint((draft.entry.version.model_digest, draft.entry.version.data_digest))
 
-        return self.catalog.append([draft.entry for draft in drafts], restore_swept)
+    def _commit(self, drafts: Sequence[_Draft]) -> Sequence[Version | Exception]:
+        if unstored := [draft for draft in drafts if not draft.is_stored]:
+            self._store(unstored)
+        try:
+            return self._append(drafts)
+        except IdempotencyKeyTaken:
+            return [self._append_alone(draft) for draft in drafts]
 
-    def _publish_alone(self, draft: _Draft) -> Version:
+    def _append(self, drafts: Sequence[_Draft]) -> Sequence[Version]:
+        shared = [draft for draft in drafts if draft.is_shared]
+        published = self.catalog.append([draft.entry for draft in drafts], lambda: self._store(shared))
+        for version in published:
+            self._cache.forget(version.series_id)
+        return published
+
+    def _append_alone(self, draft: _Draft) -> Version | Exception:
         """After a batch in which some key was taken: this draft by itself, or the version that has its key."""
         try:
-            return self._commit([draft])[0]
-        except IdempotencyKeyTaken:
+            return self._append([draft])[0]
+        except IdempotencyKeyTaken as error:
             assert draft.entry.idempotency is not None
-            taken = self.find_replay(draft.entry.version.series_id, draft.entry.idempotency)
-            assert taken is not None
-            return taken
+            return self.find_replay(draft.entry.version.series_id, draft.entry.idempotency) or error
+        except TidemarkError as error:
+            return error
+
+
+def _draft(series_id: str, detector: Detector, history: Series, idempotency: Idempotency | None) -> _Draft:
+    model, data = codec.encode(detector), training_data.encode(history)
+    version = Version(
+        series_id=series_id,
+        version=0,
+        detector=detector.name,
+        params=detector.params.model_dump(),
+        points=len(history),
+        first_timestamp_s=float(history.timestamps_s[0]),
+        last_timestamp_s=float(history.timestamps_s[-1]),
+        model_digest=hashlib.sha256(model).digest(),
+        data_digest=hashlib.sha256(data).digest(),
+        libraries=LIBRARIES,
+        created_at=datetime.now(UTC),
+    )
+    return _Draft(Entry(version, idempotency), model, data)

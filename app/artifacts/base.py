@@ -1,7 +1,7 @@
 """The contract of an artifact store: four verbs over immutable bytes, and the content addresses on top."""
 
 import hashlib
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
@@ -22,8 +22,11 @@ class StoredArtifact(NamedTuple):
 class ArtifactStore(Protocol):
     """Where bytes live under a key. Every method raises ArtifactStoreUnavailable when the store fails."""
 
-    def put(self, key: str, data: bytes) -> bool:
-        """Write `data` under a new key, whole and durable or not at all; False when the key exists already."""
+    def put(self, artifacts: Mapping[str, bytes]) -> set[str]:
+        """Write each artifact under its key, whole and durable or not at all, unless the key exists already.
+
+        The keys that were new.
+        """
 
     def get(self, key: str) -> bytes:
         """The bytes under `key`. Raises KeyError when there are none."""
@@ -46,23 +49,25 @@ class ContentStore:
         self.location = location
         self._suffix = suffix
 
-    def put(self, data: bytes) -> tuple[bytes, bool]:
-        """Store `data`; its digest (32 bytes), and whether it is new here.
+    def put(self, artifacts: Mapping[bytes, bytes]) -> set[bytes]:
+        """Store the bytes of each digest; the digests that were there already.
 
-        What is there already is compared, and replaced when it is damaged.
+        What is there already is compared, and replaced when it is missing again or damaged.
         """
-        digest = hashlib.sha256(data).digest()
-        return digest, self.restore(digest, data)
+        keys = {self.key(digest): digest for digest in artifacts}
+        new = self.store.put({key: artifacts[digest] for key, digest in keys.items()})
+        shared = {digest for key, digest in keys.items() if key not in new}
+        for digest in shared:
+            if not self._is_whole(digest, artifacts[digest]):
+                self.store.delete(self.key(digest))
+                self.store.put({self.key(digest): artifacts[digest]})
+        return shared
 
-    def restore(self, digest: bytes, data: bytes) -> bool:
-        """Make sure that `data` is stored whole under its `digest`; whether anything had to be written."""
-        key = self.key(digest)
-        if self.store.put(key, data):
-            return True
-        if self.store.get(key) == data:
+    def _is_whole(self, digest: bytes, data: bytes) -> bool:
+        try:
+            return self.store.get(self.key(digest)) == data
+        except KeyError:
             return False
-        self.store.delete(key)
-        return self.store.put(key, data)
 
     def get(self, digest: bytes) -> bytes:
         """The bytes of this digest, verified. Raises ArtifactDamaged when they are missing or differ."""
@@ -95,5 +100,5 @@ class ContentStore:
         """Write and remove a probe. Raises ArtifactStoreUnavailable when that fails."""
         probe = "probe/readyz"
         self.store.delete(probe)
-        self.store.put(probe, b"")
+        self.store.put({probe: b""})
         self.store.delete(probe)

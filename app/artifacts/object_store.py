@@ -1,6 +1,7 @@
 """Artifacts in an object store (S3, Google Cloud Storage, Azure), over obstore."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
 import obstore
@@ -10,6 +11,8 @@ from typing_extensions import override
 
 from app.artifacts.base import ArtifactStore, StoredArtifact
 from app.errors import ArtifactStoreUnavailable, ConfigurationError
+
+_AT_ONCE = 16
 
 
 class ObjectStore(ArtifactStore):
@@ -25,13 +28,10 @@ class ObjectStore(ArtifactStore):
             raise ConfigurationError(message) from error
 
     @override
-    def put(self, key: str, data: bytes) -> bool:
-        with self._failing_clearly():
-            try:
-                obstore.put(self._store, key, data, mode="create")
-            except AlreadyExistsError:
-                return False
-        return True
+    def put(self, artifacts: Mapping[str, bytes]) -> set[str]:
+        with self._failing_clearly(), ThreadPoolExecutor(_AT_ONCE) as pool:
+            are_new = pool.map(self._put_one, artifacts.keys(), artifacts.values())
+            return {key for key, is_new in zip(artifacts, are_new, strict=True) if is_new}
 
     @override
     def get(self, key: str) -> bytes:
@@ -52,6 +52,13 @@ class ObjectStore(ArtifactStore):
     def delete(self, key: str) -> None:
         with self._failing_clearly(), suppress(NotFoundError):
             obstore.delete(self._store, key)
+
+    def _put_one(self, key: str, data: bytes) -> bool:
+        try:
+            obstore.put(self._store, key, data, mode="create")
+        except AlreadyExistsError:
+            return False
+        return True
 
     @contextmanager
     def _failing_clearly(self) -> Iterator[None]:

@@ -5,10 +5,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from app.detectors.base import Verdicts
+from app.detectors.base import Detector, Verdicts
 from app.registry import ModelRegistry
-from app.series import Series
+from app.series import FloatArray, Series
 from app.versions import Selector, Version
+
+Indices = NDArray[np.intp]
+
+MAX_POINTS = 6000
+"""Points that a screen is given unless it asks for more or less."""
+
+_MARKED_SHARE = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,9 +42,9 @@ class InspectionService:
         selector: Selector,
         start_s: float | None = None,
         end_s: float | None = None,
-        max_points: int = 4000,
+        max_points: int = MAX_POINTS,
     ) -> View:
-        """The training data within [start_s, end_s] and what the model says of it, reduced to about `max_points`.
+        """The training data within [start_s, end_s] and what the model says of it, reduced to `max_points` (>= 10).
 
         Raises SeriesNotFound, VersionNotFound, AliasNotFound, VersionDeleted, ArtifactDamaged.
         """
@@ -45,9 +52,10 @@ class InspectionService:
         history = self._registry.read_training_data(version)
         first = 0 if start_s is None else int(np.searchsorted(history.timestamps_s, start_s, "left"))
         last = len(history) if end_s is None else int(np.searchsorted(history.timestamps_s, end_s, "right"))
+        detector = self._registry.load(series_id, version.version).detector
         stretch = Series(history.timestamps_s[first:last], history.values[first:last])
-        verdicts = self._registry.load(series_id, version.version).detector.score(stretch)
-        kept = keep_extremes(stretch.values, max_points)
+        verdicts = _score(detector, history, first, last)
+        kept = _reduce(stretch, verdicts, max_points)
         return View(
             version=version,
             points=Series(stretch.timestamps_s[kept], stretch.values[kept]),
@@ -57,22 +65,42 @@ class InspectionService:
         )
 
 
-def keep_extremes(values: NDArray[np.float64], max_points: int) -> NDArray[np.intp]:
-    """Indices of at most `max_points` points (at least 4) to draw in place of all n.
+def keep_extremes(values: FloatArray, score: FloatArray, max_points: int) -> Indices:
+    """Indices of at most `max_points` points (at least 5) to draw in place of all n, increasing.
 
-    The points are cut into stretches of equal count, and each gives its lowest and its highest: min-max
-    downsampling, so that no spike is lost. First and last are always kept. O(n).
+    The points are cut into stretches of equal count, and each gives its lowest, its highest and its most
+    anomalous: min-max downsampling, so that no spike is lost and every stretch with an anomaly shows one.
+    First and last are always kept. O(n).
     """
     n = len(values)
     if n <= max_points:
         return np.arange(n)
-    stretches = max(1, (max_points - 2) // 2)
-    size = -(-n // stretches)
+    size = -(-n // ((max_points - 2) // 3))
     whole = n // size * size
-    blocks = values[:whole].reshape(-1, size)
-    starts = np.arange(len(blocks)) * size
-    kept = [np.array([0, n - 1]), starts + blocks.argmin(axis=1), starts + blocks.argmax(axis=1)]
-    if whole < n:
-        rest = values[whole:]
-        kept.append(whole + np.array([rest.argmin(), rest.argmax()]))
+    starts = np.arange(0, whole, size)
+    kept = [np.array([0, n - 1])]
+    for extreme, column in ((np.argmin, values), (np.argmax, values), (np.argmax, score)):
+        kept.append(starts + extreme(column[:whole].reshape(-1, size), axis=1))
+        if whole < n:
+            kept.append(np.array([whole + extreme(column[whole:])]))
     return np.unique(np.concatenate(kept))
+
+
+def _score(detector: Detector, history: Series, first: int, last: int) -> Verdicts:
+    """The verdicts on [first, last), the same whatever stretch is looked at."""
+    context = min(first, detector.context_points)
+    scored = detector.score(
+        Series(history.timestamps_s[first - context : last], history.values[first - context : last])
+    )
+    return scored.take(np.arange(context, context + last - first)) if context else scored
+
+
+def _reduce(points: Series, verdicts: Verdicts, max_points: int) -> Indices:
+    """Extremes, and the anomalies besides: all of them, or the strongest when they are many."""
+    if len(points) <= max_points:
+        return np.arange(len(points))
+    anomalies = np.flatnonzero(verdicts.is_anomaly)
+    most = max_points // _MARKED_SHARE
+    if len(anomalies) > most:
+        anomalies = anomalies[np.argpartition(verdicts.score[anomalies], -most)[-most:]]
+    return np.union1d(anomalies, keep_extremes(points.values, verdicts.score, max_points - len(anomalies)))

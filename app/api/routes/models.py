@@ -1,5 +1,7 @@
 """POST /predict and POST /fit: the hot routes. They read the bytes of the body themselves, for speed."""
 
+import asyncio
+
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
@@ -68,6 +70,9 @@ def router(services: Services) -> APIRouter:
         faults: list[Fault] = []
         series_id = parse_series_id(request.path_params["series_id"], faults)
         key = parse_idempotency_key(request.headers.get("idempotency-key"), faults)
+        if len(body) <= INLINE_BODY_BYTES and key is None:
+            parsed = bodies.parse_fit(body, services.settings, faults)
+            return answers.fit_answer(await asyncio.wrap_future(services.training.begin_fit(series_id, *parsed)))
         return await run_in_threadpool(train, series_id, body, key, faults)
 
     def train(series_id: str, body: bytes, key: str | None, faults: list[Fault]) -> Response:
