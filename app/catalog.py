@@ -3,18 +3,22 @@
 import json
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, Table, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Table, delete, func, insert, select, true, update
 from sqlalchemy.exc import IntegrityError
 
 from app.db import Database, aliases, changes, series, versions
-from app.errors import AliasInUse, AliasNotFound, SeriesNotFound, VersionDeleted, VersionNotFound
+from app.errors import AliasInUse, AliasNotFound, SeriesNotFound, TidemarkError, VersionDeleted, VersionNotFound
 from app.preconditions import Precondition
 from app.versions import LATEST, Alias, Idempotency, Selector, SeriesSummary, Version
+
+FEED_OVERLAP = 10_000
+"""Ids of changes are given before they are committed: as many may still appear before the last one seen."""
 
 
 class Entry(NamedTuple):
@@ -98,6 +102,7 @@ class Catalog:
         now = datetime.now(UTC)
         with self.database.write() as connection:
             _lock_existing(connection, series_id)
+            _latest(connection, series_id)
             connection.execute(delete(aliases).where(_is(aliases, series_id)))
             alive = _is(versions, series_id) & versions.c.deleted_at.is_(None)
             connection.execute(update(versions).where(alive).values(deleted_at=now))
@@ -114,7 +119,7 @@ class Catalog:
             _lock_existing(connection, series_id)
             current = _find_alias(connection, series_id, name)
             precondition.check(current.etag if current else None)
-            number = _get_version(connection, series_id, _resolve(connection, series_id, selector)).version
+            number = _get_version(connection, series_id, selector).version
             alias = Alias(series_id, name, number, secrets.token_hex(8), now)
             row = {
                 "series_id": series_id,
@@ -147,7 +152,7 @@ class Catalog:
     def get_version(self, series_id: str, selector: Selector) -> Version:
         """Raises SeriesNotFound, VersionNotFound, AliasNotFound, VersionDeleted."""
         with self.database.read() as connection:
-            return _get_version(connection, series_id, _resolve(connection, series_id, selector))
+            return _get_version(connection, series_id, selector)
 
     def get_pointers(self, series_id: str) -> tuple[int, dict[str, int]]:
         """The latest version and the versions behind the aliases. Raises SeriesNotFound, VersionDeleted."""
@@ -190,7 +195,7 @@ class Catalog:
         """A series, and how many versions of it are not deleted. Raises SeriesNotFound, VersionDeleted."""
         count = select(func.count()).where(_is(versions, series_id), versions.c.deleted_at.is_(None))
         with self.database.read() as connection:
-            latest = _get_version(connection, series_id, _latest(connection, series_id))
+            latest = _get_version(connection, series_id, LATEST)
             row = connection.execute(select(series).where(_is(series, series_id))).one()
             summary = SeriesSummary(series_id, latest, row.created_at, row.updated_at)
             return summary, connection.execute(count).scalar_one()
@@ -241,11 +246,23 @@ class Catalog:
         with self.database.read() as connection:
             return connection.execute(select(func.max(changes.c.id))).scalar() or 0
 
-    def named_digests(self, connection: Connection) -> set[bytes]:
+    def named_digests(self) -> set[bytes]:
         """The digests of all artifacts that a version which is not deleted stands on."""
-        query = select(versions.c.model_digest, versions.c.data_digest).where(versions.c.deleted_at.is_(None))
-        rows = connection.execution_options(yield_per=10_000).execute(query)
-        return {digest for row in rows for digest in row}
+        with self.database.write() as connection:  # a server-side cursor needs a transaction
+            return _digests(connection.execution_options(yield_per=10_000), true())
+
+    @contextmanager
+    def no_publishing(self, position: int) -> Iterator[set[bytes]]:
+        """Make `append` wait during the block, and give the digests of versions made since `position` of the feed."""
+        changed = select(changes.c.series_id).where(changes.c.id > position - FEED_OVERLAP)
+        with self.database.write() as connection:
+            self.database.pause_publishing(connection)
+            yield _digests(connection, versions.c.series_id.in_(changed))
+
+
+def _digests(connection: Connection, where: ColumnElement[bool]) -> set[bytes]:
+    query = select(versions.c.model_digest, versions.c.data_digest).where(where, versions.c.deleted_at.is_(None))
+    return {digest for row in connection.execute(query) for digest in row}
 
 
 def _lock_series(database: Database) -> Any:
@@ -275,29 +292,50 @@ def _record_changes(connection: Connection, names: Iterable[str], now: datetime,
     connection.execute(insert(changes), rows)
 
 
-def _resolve(connection: Connection, series_id: str, selector: Selector) -> int:
-    if isinstance(selector, str):
-        return _get_alias(connection, series_id, selector).version
-    return _latest(connection, series_id) if selector == LATEST else selector
-
-
 def _latest(connection: Connection, series_id: str) -> int:
     row = connection.execute(select(series.c.latest_version).where(_is(series, series_id))).one_or_none()
     if row is None:
         raise _no_series(series_id)
     if row.latest_version is None:
-        raise VersionDeleted(f"All versions of {series_id} were deleted: POST /fit/{series_id} makes the next one.")
+        raise _all_deleted(series_id)
     latest: int = row.latest_version
     return latest
 
 
-def _get_version(connection: Connection, series_id: str, number: int) -> Version:
-    where = _is(versions, series_id) & (versions.c.version == number)
-    row = connection.execute(select(versions).where(where)).one_or_none()
+def _last(connection: Connection, series_id: str) -> int:
+    """The highest number that was ever given."""
+    last = connection.execute(select(series.c.last_version).where(_is(series, series_id))).scalar_one_or_none()
+    if last is None:
+        raise _no_series(series_id)
+    return int(last)
+
+
+def _get_version(connection: Connection, series_id: str, selector: Selector) -> Version:
+    # One statement, so that what the selector means and whether it exists are of the same moment.
+    query = select(versions).where(_is(versions, series_id))
+    if isinstance(selector, str):
+        names = (aliases.c.series_id == versions.c.series_id) & (aliases.c.version == versions.c.version)
+        query = query.join(aliases, names).where(aliases.c.name == selector)
+    elif selector == LATEST:
+        query = query.join(series).where(series.c.latest_version == versions.c.version)
+    else:
+        query = query.where(versions.c.version == selector)
+    row = connection.execute(query).one_or_none()
     if row is None:
-        latest = _latest(connection, series_id)
-        raise VersionNotFound(f"{series_id} has no version {number}; its latest is {latest}.")
+        raise _missing(connection, series_id, selector)
     return _alive(row)
+
+
+def _missing(connection: Connection, series_id: str, selector: Selector) -> TidemarkError:
+    """Why there is no such version."""
+    last = _last(connection, series_id)
+    if isinstance(selector, str):
+        return AliasNotFound(
+            f"{series_id} has no alias {selector}. PUT /series/{series_id}/aliases/{selector} makes it."
+        )
+    if selector == LATEST:
+        return _all_deleted(series_id)
+    return VersionNotFound(f"{series_id} has no version {selector}: its versions go up to {last}.")
 
 
 def _find_alias(connection: Connection, series_id: str, name: str) -> Alias | None:
@@ -309,9 +347,7 @@ def _find_alias(connection: Connection, series_id: str, name: str) -> Alias | No
 def _get_alias(connection: Connection, series_id: str, name: str) -> Alias:
     alias = _find_alias(connection, series_id, name)
     if alias is None:
-        _latest(connection, series_id)
-        advice = f"PUT /series/{series_id}/aliases/{name} makes it."
-        raise AliasNotFound(f"{series_id} has no alias {name}. {advice}")
+        raise _missing(connection, series_id, name)
     return alias
 
 
@@ -326,6 +362,10 @@ def _is(table: Table, series_id: str) -> ColumnElement[bool]:
 
 def _no_series(series_id: str) -> SeriesNotFound:
     return SeriesNotFound(f"No model was fitted for {series_id} yet: POST /fit/{series_id} makes version 1.")
+
+
+def _all_deleted(series_id: str) -> VersionDeleted:
+    return VersionDeleted(f"All versions of {series_id} were deleted: POST /fit/{series_id} makes the next one.")
 
 
 def _row(version: Version, entry: Entry) -> dict[str, object]:

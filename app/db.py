@@ -25,7 +25,9 @@ from sqlalchemy import (
     Text,
     create_engine,
     event,
+    func,
     make_url,
+    select,
     text,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -121,6 +123,8 @@ changes = Table(
 )
 
 _UNDEFINED = ("UndefinedTable", "UndefinedColumn")
+_READ_ONLY = ("ReadOnlySqlTransaction",)
+_SCHEMA_LOCK = int.from_bytes(b"tidemark")
 _NO_SUCH = ("no such table", "no such column")
 
 
@@ -134,7 +138,7 @@ class Database:
         self.url = _supported(url)
         self.is_postgres = self.url.drivername.startswith("postgresql")
         if not self.is_postgres and self.url.database:
-            Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(Path(self.url.database).parent)
         self.engine = create_engine(
             self.url,
             pool_size=8,
@@ -174,6 +178,11 @@ class Database:
         if self.is_postgres:
             connection.execute(text("LOCK TABLE series IN SHARE MODE"))
 
+    def lock_schema(self, connection: Connection) -> None:
+        """Let one process at a time migrate, until the transaction of `connection` ends."""
+        if self.is_postgres:
+            connection.execute(select(func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
+
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
@@ -192,7 +201,8 @@ def _translate(error: DBAPIError) -> Exception:
     reason = str(error.orig).strip().splitlines()[0] if error.orig is not None else str(error)
     if type(error.orig).__name__ in _UNDEFINED or reason.startswith(_NO_SUCH):
         return SchemaOutdated(f"The database schema is not current ({reason}): run `python -m app migrate`.")
-    if isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated:
+    is_away = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
+    if is_away or type(error.orig).__name__ in _READ_ONLY:
         return DatabaseUnavailable(f"The database cannot be used right now ({reason}). Try again in a moment.")
     return error
 
@@ -209,6 +219,14 @@ def _supported(url: str) -> URL:
             return parsed
     message = f"DATABASE_URL starts with {parsed.drivername}://; use postgresql:// or sqlite:///"
     raise ConfigurationError(message)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"The folder {folder} of the database cannot be made ({error.strerror}): check DATA_DIR."
+        raise ConfigurationError(message) from error
 
 
 def _connect_args(timeout_s: int, *, is_postgres: bool) -> dict[str, Any]:

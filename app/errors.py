@@ -21,7 +21,7 @@ TidemarkError                    500
 +-- MissingDependency            (an optional part that is not installed)
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar, NamedTuple
 
 
@@ -33,6 +33,11 @@ class Fault(NamedTuple):
     detail: str
     location: str = "body"
     """`body`, `path`, `query` or `header`."""
+
+
+def json_pointer(path: Iterable[object]) -> str:
+    """The JSON pointer (RFC 6901) to where these keys lead."""
+    return "".join("/" + str(key).replace("~", "~0").replace("/", "~1") for key in path)
 
 
 class TidemarkError(Exception):

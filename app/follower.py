@@ -5,8 +5,7 @@ from threading import Event, Thread
 
 import structlog
 
-from app.catalog import Catalog, Change
-from app.errors import Unavailable
+from app.catalog import FEED_OVERLAP, Catalog, Change
 from app.model_cache import ModelCache
 
 POLL_INTERVAL_S = 0.1
@@ -58,7 +57,7 @@ class ChangeFollower:
 
     def _start_over(self, now: float) -> None:
         # A little before the end: a change that was not committed yet shows there as a gap.
-        self._position = max(0, self._catalog.last_change() - MOST_CHANGES)
+        self._position = max(0, self._catalog.last_change() - FEED_OVERLAP)
         self._missed.clear()
         self._read(now)
         self._cache.forget_all()
@@ -69,22 +68,26 @@ class ChangeFollower:
         for change in changes:
             self._missed.pop(change.id, None)
             if change.id > self._position:
-                self._missed.update(dict.fromkeys(range(self._position + 1, change.id), now))
+                self._note_gap(self._position + 1, change.id, now)
                 self._position = change.id
             self._cache.forget(change.series_id, models=change.deleted)
-        if len(self._missed) > MOST_CHANGES:
+        return changes
+
+    def _note_gap(self, first: int, end: int, now: float) -> None:
+        if end - first + len(self._missed) <= MOST_CHANGES:
+            self._missed.update(dict.fromkeys(range(first, end), now))
+        else:  # the feed was pruned, or its counter jumped: cheaper to forget everything than to ask for each
             self._missed.clear()
             self._cache.forget_all()
-        return changes
 
     def _run(self) -> None:
         is_failing = False
         while not self._stopping.wait(POLL_INTERVAL_S):
             try:
                 self.poll()
-            except Unavailable as error:
+            except Exception as error:  # noqa: BLE001  the thread must outlive whatever it is
                 if not is_failing:
-                    log.warning("changes of other processes cannot be followed", reason=error.detail)
+                    log.warning("changes of other processes cannot be followed", reason=str(error))
                 is_failing = True
             else:
                 if is_failing:

@@ -49,9 +49,10 @@ class GroupCommit(Generic[Item, Result]):
         return others
 
     def _commit_batch(self, batch: Sequence[tuple[Item, Future[Result]]]) -> None:
+        batch = [(item, future) for item, future in batch if future.set_running_or_notify_cancel()]
         results: Sequence[Result | Exception]
         try:
-            results = self._commit([item for item, _ in batch])
+            results = self._commit([item for item, _ in batch]) if batch else []
         except Exception as error:  # noqa: BLE001  every caller must hear of it, whatever it is
             results = [error] * len(batch)
         for (_, future), result in zip(batch, results, strict=True):

@@ -18,6 +18,7 @@ def migrate(database: Database, revision: str = "head") -> None:
     """Bring the schema to `revision`; nothing happens when it is there already."""
     config = Config(_INI)
     with database.write() as connection:
+        database.lock_schema(connection)
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
 

@@ -20,7 +20,16 @@ class _Entry:
         self.latest: int | None = None
         self.aliases: Mapping[str, int] = {}
         self.models: dict[int, LoadedModel] = {}
-        self.size_bytes = 0
+        self.size_bytes = _ENTRY_BYTES
+
+    def point(self, latest: int | None, aliases: Mapping[str, int]) -> None:
+        self.size_bytes += _ALIAS_BYTES * (len(aliases) - len(self.aliases))
+        self.latest, self.aliases = latest, aliases
+
+    def add(self, model: LoadedModel) -> None:
+        if model.version not in self.models:
+            self.models[model.version] = model
+            self.size_bytes += _MODEL_BYTES + sum(array.nbytes for array in model.detector.state.values())
 
     def number(self, selector: Selector) -> int | None:
         if isinstance(selector, str):
@@ -76,12 +85,16 @@ class ModelCache:
             self._loading.discard(loading)
             if loading.is_stale or (pointers is None and model is None):
                 return
-            entry = self._entries.setdefault(loading.series_id, _Entry())
+            entry = self._entries.get(loading.series_id)
+            if entry is None:
+                entry = self._entries[loading.series_id] = _Entry()
+            else:
+                self._size_bytes -= entry.size_bytes
             if pointers is not None:
-                entry.latest, entry.aliases = pointers
+                entry.point(*pointers)
             if model is not None:
-                entry.models[model.version] = model
-            self._resize(entry)
+                entry.add(model)
+            self._size_bytes += entry.size_bytes
             self._evict()
 
     def forget(self, series_id: str, *, models: bool = False) -> None:
@@ -96,7 +109,9 @@ class ModelCache:
             if models:
                 self._size_bytes -= self._entries.pop(series_id).size_bytes
             else:
-                entry.latest, entry.aliases = None, {}
+                self._size_bytes -= entry.size_bytes
+                entry.point(None, {})
+                self._size_bytes += entry.size_bytes
 
     def forget_all(self) -> None:
         """Anything may have changed."""
@@ -105,13 +120,6 @@ class ModelCache:
                 loading.is_stale = True
             self._entries.clear()
             self._size_bytes = 0
-
-    def _resize(self, entry: _Entry) -> None:
-        self._size_bytes -= entry.size_bytes
-        states = [model.detector.state for model in entry.models.values()]
-        arrays_bytes = sum(array.nbytes for state in states for array in state.values())
-        entry.size_bytes = _ENTRY_BYTES + _MODEL_BYTES * len(states) + _ALIAS_BYTES * len(entry.aliases) + arrays_bytes
-        self._size_bytes += entry.size_bytes
 
     def _evict(self) -> None:
         while self._size_bytes > self._capacity_bytes and self._entries:

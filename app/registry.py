@@ -2,6 +2,7 @@
 
 import hashlib
 import platform
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -11,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 
 from app import __version__, training_data
-from app.artifacts.base import ContentStore
+from app.artifacts.base import ContentStore, StoredArtifact
 from app.catalog import Catalog, Entry, IdempotencyKeyTaken
 from app.detectors import codec
 from app.detectors.base import Detector
-from app.errors import ArtifactDamaged, Fault, IdempotencyKeyReused, TidemarkError
+from app.errors import ArtifactDamaged, ConfigurationError, Fault, IdempotencyKeyReused, Unavailable
 from app.group_commit import GroupCommit
 from app.model_cache import ModelCache
 from app.preconditions import Precondition
@@ -26,6 +27,10 @@ LIBRARIES = {"tidemark": __version__, "python": platform.python_version(), "nump
 
 _MOST_IN_ONE_COMMIT = 100
 _KEEP_CHANGES = timedelta(days=1)
+_SHORTEST_GRACE = timedelta(minutes=1)
+_SAFE_FROM_SWEEPS_S = 30.0
+"""Well below the shortest grace."""
+_SWEPT_AT_ONCE = 100
 
 
 class Swept(NamedTuple):
@@ -42,9 +47,14 @@ class _Draft:
     entry: Entry
     model: bytes
     data: bytes
-    is_stored: bool = False
+    stored_at: float | None = None
+    """Monotonic seconds."""
     is_shared: bool = False
-    """Whether an artifact of it was there already: then a sweep may remove it until the row is committed."""
+    """Whether an artifact of it was there already."""
+
+    def may_be_swept(self) -> bool:
+        """Whether an artifact may be older than a sweep's grace, while no row names it yet."""
+        return self.is_shared or self.stored_at is None or time.monotonic() - self.stored_at > _SAFE_FROM_SWEEPS_S
 
 
 class ModelRegistry:
@@ -153,60 +163,71 @@ class ModelRegistry:
     def sweep(self, grace: timedelta, *, dry_run: bool = False) -> Swept:
         """Remove the artifacts older than `grace` that no version names: of deleted versions and cut-off fits.
 
-        A fit writes its artifacts before its row, so `grace` must exceed the time that a fit takes. A fit that
-        shares an older artifact is safe at any time: it looks again inside its transaction, and while artifacts
-        are removed here no such transaction runs.
+        A fit writes its artifacts before its row. One that shares an older artifact, or takes long, looks again
+        inside its transaction; and while artifacts are removed here no such transaction runs.
+        Raises ConfigurationError when `grace` is under a minute.
         """
+        if grace < _SHORTEST_GRACE and not dry_run:
+            raise ConfigurationError(f"A sweep must spare what is younger than {_SHORTEST_GRACE.seconds} s.")
         started_at = datetime.now(UTC)
-        with self.catalog.database.write() as connection:
-            named = self.catalog.named_digests(connection)
+        position = self.catalog.last_change()
+        named = self.catalog.named_digests()
         orphans = [
             (store, artifact)
             for store in (self._models, self._training)
             for artifact in store.store.list()
             if artifact.written_at < started_at - grace and store.is_orphan(artifact.key, named)
         ]
-        if orphans and not dry_run:
-            with self.catalog.database.write() as connection:
-                self.catalog.database.pause_publishing(connection)
-                named = self.catalog.named_digests(connection)
-                orphans = [(store, artifact) for store, artifact in orphans if store.is_orphan(artifact.key, named)]
-                for store, artifact in orphans:
-                    store.store.delete(artifact.key)
+        if not dry_run:
+            for start in range(0, len(orphans), _SWEPT_AT_ONCE):
+                self._remove(orphans[start : start + _SWEPT_AT_ONCE], position)
             self.catalog.prune_changes(started_at - _KEEP_CHANGES)
         return Swept(len(orphans), sum(artifact.size_bytes for _, artifact in orphans))
+
+    def _remove(self, orphans: Sequence[tuple[ContentStore, StoredArtifact]], position: int) -> None:
+        """Remove those that are still orphans, counting the versions made since `position` of the feed."""
+        with self.catalog.no_publishing(position) as named:
+            for store, artifact in orphans:
+                if store.is_orphan(artifact.key, named):
+                    store.store.delete(artifact.key)
 
     def _store(self, drafts: Sequence[_Draft]) -> None:
         """Make sure that the artifacts of each draft are stored."""
         shared = self._models.put({draft.entry.version.model_digest: draft.model for draft in drafts})
         shared |= self._training.put({draft.entry.version.data_digest: draft.data for draft in drafts})
         for draft in drafts:
-            draft.is_stored = True
+            draft.stored_at = time.monotonic()
             draft.is_shared = not shared.isdisjoint((draft.entry.version.model_digest, draft.entry.version.data_digest))
 
     def _commit(self, drafts: Sequence[_Draft]) -> Sequence[Version | Exception]:
-        if unstored := [draft for draft in drafts if not draft.is_stored]:
+        if unstored := [draft for draft in drafts if draft.stored_at is None]:
             self._store(unstored)
         try:
             return self._append(drafts)
-        except IdempotencyKeyTaken:
+        except Unavailable:
+            raise
+        except Exception:  # noqa: BLE001  the fault of one must not be that of the others
             return [self._append_alone(draft) for draft in drafts]
 
     def _append(self, drafts: Sequence[_Draft]) -> Sequence[Version]:
-        shared = [draft for draft in drafts if draft.is_shared]
-        published = self.catalog.append([draft.entry for draft in drafts], lambda: self._store(shared))
+        def restore_swept() -> None:
+            if at_risk := [draft for draft in drafts if draft.may_be_swept()]:
+                self._store(at_risk)
+
+        published = self.catalog.append([draft.entry for draft in drafts], restore_swept)
         for version in published:
             self._cache.forget(version.series_id)
         return published
 
     def _append_alone(self, draft: _Draft) -> Version | Exception:
-        """After a batch in which some key was taken: this draft by itself, or the version that has its key."""
+        """After a batch that failed: this draft by itself, or the version that has its key, or what is wrong."""
         try:
-            return self._append([draft])[0]
-        except IdempotencyKeyTaken as error:
-            assert draft.entry.idempotency is not None
-            return self.find_replay(draft.entry.version.series_id, draft.entry.idempotency) or error
-        except TidemarkError as error:
+            try:
+                return self._append([draft])[0]
+            except IdempotencyKeyTaken as error:
+                assert draft.entry.idempotency is not None
+                return self.find_replay(draft.entry.version.series_id, draft.entry.idempotency) or error
+        except Exception as error:  # noqa: BLE001  the caller hears of it, whatever it is
             return error
 
 

@@ -137,11 +137,20 @@ def _parse_list(
         advice = f"has {len(raw)} items, at most {max_points} are taken: split the request or raise MAX_POINTS"
         faults.append(Fault(f"/{name}", advice))
         return None
-    if set(map(type, raw)) <= {int, float}:
-        array = np.array(raw, dtype=np.float64)
-        if _within(array, *_LIMITS[name]):
-            return array
+    array = _parse_numbers(raw)
+    if array is not None and _within(array, *_LIMITS[name]):
+        return array
     return _parse_each(raw, name, parse, faults)
+
+
+def _parse_numbers(raw: list[object]) -> FloatArray | None:
+    """The fast way; None when an item is no number, or an integer that no float can hold."""
+    if not set(map(type, raw)) <= {int, float}:
+        return None
+    try:
+        return np.array(raw, dtype=np.float64)
+    except OverflowError:
+        return None
 
 
 def _within(array: FloatArray, low: float, high: float) -> bool:

@@ -166,7 +166,7 @@ class RedisLatencyHistory(LatencyHistory):
             is_last = self._stopping.wait(FLUSH_INTERVAL_S)
             try:
                 self._flush()
-            except RedisError as error:
+            except Exception as error:  # noqa: BLE001  the thread must outlive whatever it is
                 if not is_failing:
                     log.warning("request latencies cannot be written to Redis", reason=str(error))
                 is_failing = True

@@ -20,7 +20,7 @@ def fit_answer(version: Version) -> Response:
         "data_digest": version.data_digest.hex(),
         "created_at": version.created_at,
     }
-    return Response(orjson.dumps(content), media_type=_JSON)
+    return Response(orjson.dumps(content, option=orjson.OPT_UTC_Z), media_type=_JSON)
 
 
 def point_answer(version: int, verdict: Verdict) -> Response:

@@ -31,20 +31,20 @@ class Point(NamedTuple):
     value: float
 
 
-def parse_object(body: bytes) -> Mapping[str, object]:
-    """The JSON object that a body is. Raises MalformedBody."""
+def _parse_object(body: bytes, faults: list[Fault]) -> Mapping[str, object]:
+    """The JSON object that a body is. Raises MalformedBody with `faults` and its own."""
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        parsed = _parse_leniently(body, error)
+        parsed = _parse_leniently(body, error, faults)
     if not isinstance(parsed, dict):
-        raise MalformedBody([Fault("", "must be a JSON object: {...}")])
+        raise MalformedBody([*faults, Fault("", "must be a JSON object: {...}")])
     return parsed
 
 
 def parse_fit(body: bytes, settings: Settings, faults: list[Fault]) -> FitBody:
     """The body of a fit. Raises InvalidInput with `faults` and its own, MalformedBody."""
-    fields = parse_object(body)
+    fields = _parse_object(body, faults)
     history = parse_history(
         fields.get("timestamps"),
         fields.get("values"),
@@ -60,7 +60,7 @@ def parse_fit(body: bytes, settings: Settings, faults: list[Fault]) -> FitBody:
 
 def parse_prediction(body: bytes, max_points: int, faults: list[Fault]) -> Point | Series:
     """The body of a prediction. Raises InvalidInput with `faults` and its own, MalformedBody."""
-    fields = parse_object(body)
+    fields = _parse_object(body, faults)
     points: Point | Series | None
     if "timestamps" in fields or "values" in fields:
         points = parse_points(fields.get("timestamps"), fields.get("values"), max_points, faults)
@@ -73,7 +73,7 @@ def parse_prediction(body: bytes, max_points: int, faults: list[Fault]) -> Point
 
 def parse_alias(body: bytes, faults: list[Fault]) -> Selector:
     """The version that an alias is to point at. Raises InvalidInput with `faults` and its own, MalformedBody."""
-    raw = parse_object(body).get("version")
+    raw = _parse_object(body, faults).get("version")
     if isinstance(raw, int) and not isinstance(raw, bool):
         raw = str(raw)
     selector = parse_selector(raw if isinstance(raw, str) else "", faults, "body")
@@ -95,7 +95,7 @@ def _parse_point(fields: Mapping[str, object], faults: list[Fault]) -> Point | N
     return Point(*parsed) if len(parsed) == len(_PARSE_POINT) else None
 
 
-def _parse_leniently(body: bytes, error: orjson.JSONDecodeError) -> object:
+def _parse_leniently(body: bytes, error: orjson.JSONDecodeError, faults: list[Fault]) -> object:
     """JSON with NaN and Infinity, as some clients write it, so that the faults can name their places."""
     try:
         if b"NaN" in body or b"Infinity" in body or "infinity" in error.msg:
@@ -103,4 +103,4 @@ def _parse_leniently(body: bytes, error: orjson.JSONDecodeError) -> object:
     except (ValueError, RecursionError):
         pass
     advice = f"is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}"
-    raise MalformedBody([Fault("", advice)]) from None
+    raise MalformedBody([*faults, Fault("", advice)]) from None

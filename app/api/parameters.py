@@ -1,8 +1,11 @@
-"""What several routes take from path, query and headers, parsed together so that every fault is named at once."""
+"""What several routes take from path, query and headers.
+
+What is wrong with any of it is collected, so that `refuse`, the first call of a route, names every fault at once.
+"""
 
 from typing import Annotated, NamedTuple
 
-from fastapi import Depends, Header, Path, Query
+from fastapi import Depends, Header, Path, Query, Request
 
 from app.errors import Fault, InvalidInput
 from app.preconditions import Precondition
@@ -53,32 +56,35 @@ class NamedAlias(NamedTuple):
     name: str
 
 
-def _series(series_id: _SeriesId) -> str:
-    faults: list[Fault] = []
-    parsed = parse_series_id(series_id, faults)
-    _refuse(faults)
-    return parsed
+def _faults(request: Request) -> list[Fault]:
+    request.state.faults = []  # where the handler of FastAPI's own faults finds them
+    return request.state.faults  # type: ignore[no-any-return]
 
 
-def _selected(series_id: _SeriesId, version: _Selector) -> SelectedVersion:
-    faults: list[Fault] = []
-    parsed = SelectedVersion(parse_series_id(series_id, faults), parse_selector(version, faults, "path"))
-    _refuse(faults)
-    return parsed
+Faults = Annotated[list[Fault], Depends(_faults)]
+"""What is wrong with the request so far: one list a request, which `refuse` turns into the error."""
 
 
-def _numbered(series_id: _SeriesId, version: _Number) -> NumberedVersion:
-    faults: list[Fault] = []
-    parsed = NumberedVersion(parse_series_id(series_id, faults), parse_number(version, faults))
-    _refuse(faults)
-    return parsed
+def refuse(faults: list[Fault]) -> None:
+    """Raises InvalidInput when there are any."""
+    if faults:
+        raise InvalidInput(faults)
 
 
-def _alias(series_id: _SeriesId, name: _AliasName) -> NamedAlias:
-    faults: list[Fault] = []
-    parsed = NamedAlias(parse_series_id(series_id, faults), parse_alias_name(name, faults))
-    _refuse(faults)
-    return parsed
+def _series(series_id: _SeriesId, faults: Faults) -> str:
+    return parse_series_id(series_id, faults)
+
+
+def _selected(series_id: _SeriesId, version: _Selector, faults: Faults) -> SelectedVersion:
+    return SelectedVersion(parse_series_id(series_id, faults), parse_selector(version, faults, "path"))
+
+
+def _numbered(series_id: _SeriesId, version: _Number, faults: Faults) -> NumberedVersion:
+    return NumberedVersion(parse_series_id(series_id, faults), parse_number(version, faults))
+
+
+def _alias(series_id: _SeriesId, name: _AliasName, faults: Faults) -> NamedAlias:
+    return NamedAlias(parse_series_id(series_id, faults), parse_alias_name(name, faults))
 
 
 def _precondition(
@@ -86,11 +92,6 @@ def _precondition(
     if_none_match: Annotated[str | None, Header(description="Only if its tag is none of these; * for new.")] = None,
 ) -> Precondition:
     return Precondition(if_match, if_none_match)
-
-
-def _refuse(faults: list[Fault]) -> None:
-    if faults:
-        raise InvalidInput(faults)
 
 
 SeriesPath = Annotated[str, Depends(_series)]

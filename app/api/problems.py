@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from http import HTTPStatus
+from urllib.parse import quote
 
 import orjson
 import structlog
@@ -10,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from app.errors import Fault, InvalidInput, TidemarkError
+from app.errors import Fault, InvalidInput, TidemarkError, json_pointer
 
 MEDIA_TYPE = "application/problem+json"
 _LOCATIONS = ("path", "query", "header", "body")
@@ -54,19 +55,26 @@ def problem(
         "type": f"/problems/{kind}",
         "title": title,
         "status": status,
-        "detail": detail,
-        "instance": request.url.path,
-        "errors": [{"in": fault.location, "pointer": fault.pointer, "detail": fault.detail} for fault in faults],
+        "detail": _clean(detail),
+        "instance": quote(request.scope["path"]),
+        "errors": [
+            {"in": fault.location, "pointer": _clean(fault.pointer), "detail": _clean(fault.detail)} for fault in faults
+        ],
     }
     return Response(orjson.dumps(content), status, headers, MEDIA_TYPE)
 
 
+def _clean(text: str) -> str:
+    """Without the halves of surrogate pairs, which a JSON text can smuggle in and UTF-8 cannot carry."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def _answer_validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    faults = []
+    faults: list[Fault] = list(getattr(request.state, "faults", ()))
     for fault in error.errors():
         location, *path = fault["loc"]
-        faults.append(Fault("".join(f"/{part}" for part in path), fault["msg"], location))
+        faults.append(Fault(json_pointer(path), fault["msg"], location))
     return answer_error(request, InvalidInput(faults))
 
 
@@ -79,6 +87,7 @@ def _answer_http(request: Request, error: Exception) -> Response:
 
 
 def _answer_unexpected(request: Request, error: Exception) -> Response:
-    log.error("request failed unexpectedly", path=request.url.path, exc_info=error)
+    # The server logs the traceback, with which it ends the connection.
+    log.error("request failed unexpectedly", path=request.url.path, error=repr(error))
     detail = "This is a fault of Tidemark, not of your request; its log has the details."
     return problem(request, 500, "unexpected", TidemarkError.title, detail)

@@ -10,6 +10,8 @@ from app.errors import ArtifactDamaged
 UNFINISHED = ".unfinished/"
 """Keys under it are writes that a crash cut off: never read, listed so that they can be swept."""
 
+_DIGEST_BYTES = 32
+
 
 class StoredArtifact(NamedTuple):
     """One entry of a store's listing."""
@@ -22,10 +24,10 @@ class StoredArtifact(NamedTuple):
 class ArtifactStore(Protocol):
     """Where bytes live under a key. Every method raises ArtifactStoreUnavailable when the store fails."""
 
-    def put(self, artifacts: Mapping[str, bytes]) -> set[str]:
-        """Write each artifact under its key, whole and durable or not at all, unless the key exists already.
+    def put(self, artifacts: Mapping[str, bytes], *, replace: bool = False) -> set[str]:
+        """Write each artifact under its key, whole and durable or not at all; the keys that were written.
 
-        The keys that were new.
+        A key that exists already keeps what it has, but for `replace`.
         """
 
     def get(self, key: str) -> bytes:
@@ -57,10 +59,9 @@ class ContentStore:
         keys = {self.key(digest): digest for digest in artifacts}
         new = self.store.put({key: artifacts[digest] for key, digest in keys.items()})
         shared = {digest for key, digest in keys.items() if key not in new}
-        for digest in shared:
-            if not self._is_whole(digest, artifacts[digest]):
-                self.store.delete(self.key(digest))
-                self.store.put({self.key(digest): artifacts[digest]})
+        damaged = [digest for digest in shared if not self._is_whole(digest, artifacts[digest])]
+        if damaged:
+            self.store.put({self.key(digest): artifacts[digest] for digest in damaged}, replace=True)
         return shared
 
     def _is_whole(self, digest: bytes, data: bytes) -> bool:
@@ -94,7 +95,7 @@ class ContentStore:
             digest = bytes.fromhex(key.rpartition("/")[2].removesuffix(self._suffix))
         except ValueError:
             return False
-        return key == self.key(digest) and digest not in named
+        return len(digest) == _DIGEST_BYTES and key == self.key(digest) and digest not in named
 
     def check_writable(self) -> None:
         """Write and remove a probe. Raises ArtifactStoreUnavailable when that fails."""

@@ -30,15 +30,15 @@ class LocalStore(ArtifactStore):
             (self._root / UNFINISHED).mkdir(parents=True, exist_ok=True)
 
     @override
-    def put(self, artifacts: Mapping[str, bytes]) -> set[str]:
+    def put(self, artifacts: Mapping[str, bytes], *, replace: bool = False) -> set[str]:
         with self._failing_clearly(), ExitStack() as cleaning:
             files = {
                 key: cleaning.enter_context(self._unfinished(data))
                 for key, data in artifacts.items()
-                if not (self._root / key).exists()
+                if replace or not (self._root / key).exists()
             }
             self._sync([file.fileno() for file in files.values()])
-            new = {key for key, file in files.items() if self._link(file.name, key)}
+            new = {key for key, file in files.items() if self._give_name(file.name, key, replace=replace)}
             folders = {(self._root / key).parent for key in new}
             self._sync([cleaning.enter_context(_opened(folder)) for folder in folders])
         return new
@@ -79,11 +79,11 @@ class LocalStore(ArtifactStore):
         finally:
             path.unlink(missing_ok=True)
 
-    def _link(self, unfinished: str, key: str) -> bool:
+    def _give_name(self, unfinished: str, key: str, *, replace: bool) -> bool:
         path = self._root / key
         self._make_folder(path.parent)
         try:
-            os.link(unfinished, path)
+            (os.replace if replace else os.link)(unfinished, path)
         except FileExistsError:
             return False
         return True

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Literal
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
@@ -12,7 +14,12 @@ from typing_extensions import override
 from app.artifacts.base import ArtifactStore, StoredArtifact
 from app.errors import ArtifactStoreUnavailable, ConfigurationError
 
+if TYPE_CHECKING:
+    from obstore.store import RetryConfig
+
 _AT_ONCE = 16
+_NOT_FOUND = (NotFoundError, FileNotFoundError)
+_RETRIES: "RetryConfig" = {"max_retries": 2, "retry_timeout": timedelta(seconds=10)}
 
 
 class ObjectStore(ArtifactStore):
@@ -22,23 +29,24 @@ class ObjectStore(ArtifactStore):
         """Raises ConfigurationError for a URL that names no object store."""
         self._url = url
         try:
-            self._store = from_url(url)
+            self._store = from_url(url, retry_config=_RETRIES)
         except (BaseError, ValueError) as error:
             message = f"{url} is not an object store that can be used: {error}. Use a path or s3://, gs://, az://."
             raise ConfigurationError(message) from error
 
     @override
-    def put(self, artifacts: Mapping[str, bytes]) -> set[str]:
+    def put(self, artifacts: Mapping[str, bytes], *, replace: bool = False) -> set[str]:
         with self._failing_clearly(), ThreadPoolExecutor(_AT_ONCE) as pool:
-            are_new = pool.map(self._put_one, artifacts.keys(), artifacts.values())
-            return {key for key, is_new in zip(artifacts, are_new, strict=True) if is_new}
+            mode: Literal["create", "overwrite"] = "overwrite" if replace else "create"
+            written = pool.map(lambda key: self._put_one(key, artifacts[key], mode), artifacts)
+            return {key for key, is_written in zip(artifacts, written, strict=True) if is_written}
 
     @override
     def get(self, key: str) -> bytes:
         with self._failing_clearly():
             try:
                 return bytes(obstore.get(self._store, key).bytes())
-            except NotFoundError:
+            except _NOT_FOUND:
                 raise KeyError(key) from None
 
     @override
@@ -50,12 +58,12 @@ class ObjectStore(ArtifactStore):
 
     @override
     def delete(self, key: str) -> None:
-        with self._failing_clearly(), suppress(NotFoundError):
+        with self._failing_clearly(), suppress(*_NOT_FOUND):
             obstore.delete(self._store, key)
 
-    def _put_one(self, key: str, data: bytes) -> bool:
+    def _put_one(self, key: str, data: bytes, mode: Literal["create", "overwrite"]) -> bool:
         try:
-            obstore.put(self._store, key, data, mode="create")
+            obstore.put(self._store, key, data, mode=mode)
         except AlreadyExistsError:
             return False
         return True
@@ -64,5 +72,6 @@ class ObjectStore(ArtifactStore):
     def _failing_clearly(self) -> Iterator[None]:
         try:
             yield
-        except BaseError as error:
-            raise ArtifactStoreUnavailable(f"The object store {self._url} cannot be used: {error}.") from error
+        except (BaseError, FileNotFoundError) as error:  # the latter for a bucket that does not exist
+            reason = str(error).splitlines()[0]
+            raise ArtifactStoreUnavailable(f"The object store {self._url} cannot be used: {reason}.") from error

@@ -66,7 +66,7 @@ def migrate() -> None:
 @cli.command()
 def sweep(
     grace_minutes: Annotated[
-        int, typer.Option(min=0, help="Keep artifacts younger than this; more than the longest fit takes.")
+        int, typer.Option(min=1, help="Keep artifacts younger than this; more than the longest fit takes.")
     ] = 60,
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,

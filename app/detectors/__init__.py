@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from importlib import import_module
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from app.detectors.base import Detector, DetectorParams
-from app.errors import Fault
+from app.errors import Fault, json_pointer
 
 DETECTORS: Mapping[str, str] = {
     "mean_std": "app.detectors.mean_std:MeanStd",
@@ -37,12 +38,10 @@ def choose_detector(name: object, params: object, faults: list[Fault]) -> tuple[
         return detector, detector.Params.model_validate({} if params is None else params)
     except ValidationError as error:
         known = ", ".join(detector.Params.model_fields)
-        faults.extend(_params_fault(dict(fault), known) for fault in error.errors(include_url=False))
+        faults.extend(_params_fault(fault, known) for fault in error.errors(include_url=False))
         return None
 
 
-def _params_fault(fault: Mapping[str, object], known: str) -> Fault:
-    loc = fault["loc"]
-    path = "".join(f"/{part}" for part in loc) if isinstance(loc, tuple) else ""
+def _params_fault(fault: ErrorDetails, known: str) -> Fault:
     advice = f"{fault['msg']}; the parameters of this detector are: {known}"
-    return Fault(f"/params{path}", advice)
+    return Fault(json_pointer(["params", *fault["loc"]]), advice)

@@ -33,9 +33,9 @@ def decode(data: bytes) -> Detector:
         state = load(data)
         end = _HEADER_LENGTH_BYTES + int.from_bytes(data[:_HEADER_LENGTH_BYTES], "little")
         header = json.loads(json.loads(data[_HEADER_LENGTH_BYTES:end])["__metadata__"]["tidemark"])
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise ValueError(f"not a model file: {error}") from error
-    if header["format"] != FORMAT:
-        raise ValueError(f"a model file of format {header['format']}; this release reads format {FORMAT}")
-    kind = find_detector(header["detector"])
-    return kind.load(state, kind.Params.model_validate(header["params"]))
+        if header["format"] != FORMAT:
+            raise ValueError(f"a model file of format {header['format']}; this release reads format {FORMAT}")
+        detector = find_detector(header["detector"])
+        return detector.load(state, detector.Params.model_validate(header["params"]))
+    except (SafetensorError, KeyError, TypeError) as error:
+        raise ValueError(f"not a model file: {error!r}") from error

@@ -107,14 +107,18 @@ class MeanStd(Detector):
 def _mean_and_std(values: FloatArray) -> tuple[float, float]:
     """Mean and population standard deviation without overflow or cancellation.
 
-    The values are scaled by a power of two, which is exact, into [-1, 1]; then two passes.
+    The values are scaled by a power of two, which is exact, into [-1, 1]; then the corrected two-pass formula
+    (T. F. Chan, G. H. Golub, R. J. LeVeque, Algorithms for Computing the Sample Variance, 1983).
     """
     exponent = int(np.frexp(np.max(np.abs(values)))[1])
     scaled = np.ldexp(values, -exponent)
     mean = float(np.mean(scaled))
     mean += float(np.mean(scaled - mean))
-    std = math.sqrt(float(np.mean(np.square(scaled - mean))))
-    return math.ldexp(mean, exponent), max(math.ldexp(std, exponent), _SMALLEST)
+    deviations = scaled - mean
+    variance = float(np.mean(np.square(deviations))) - float(np.mean(deviations)) ** 2
+    with np.errstate(over="ignore"):
+        mean, std = np.ldexp([mean, math.sqrt(max(variance, 0.0))], exponent)
+    return float(np.clip(mean, -_LARGEST, _LARGEST)), float(np.clip(std, _SMALLEST, _LARGEST))
 
 
 def _band(mean: float, half_width: float) -> tuple[float, float]:

@@ -6,7 +6,7 @@ from starlette.concurrency import run_in_threadpool
 
 from app.api import bodies
 from app.api.documentation import CHANGING, DELETED, NOT_MODIFIED, READING, request_body
-from app.api.parameters import AliasPath, Conditions, SeriesPath
+from app.api.parameters import AliasPath, Conditions, Faults, SeriesPath, refuse
 from app.api.schemas import AliasItem, AliasList, AliasRequest
 from app.bootstrap import Services
 
@@ -20,11 +20,13 @@ def router(services: Services) -> APIRouter:
     registry, catalog = services.registry, services.registry.catalog
 
     @routes.get("", summary="The aliases of a series", responses=READING)
-    def list_aliases(series_id: SeriesPath) -> AliasList:
+    def list_aliases(series_id: SeriesPath, faults: Faults) -> AliasList:
+        refuse(faults)
         return AliasList(aliases=[AliasItem.of(alias) for alias in catalog.list_aliases(series_id)])
 
     @routes.get("/{name}", summary="An alias", response_model=AliasItem, responses=NOT_MODIFIED | READING)
-    def get_alias(alias: AliasPath, conditions: Conditions, response: Response) -> AliasItem | Response:
+    def get_alias(alias: AliasPath, conditions: Conditions, faults: Faults, response: Response) -> AliasItem | Response:
+        refuse(faults)
         found = catalog.get_alias(*alias)
         if conditions.names_current(found.etag):
             return Response(status_code=_NOT_MODIFIED, headers={"ETag": found.etag})
@@ -37,8 +39,10 @@ def router(services: Services) -> APIRouter:
         responses=CHANGING,
         openapi_extra={"requestBody": request_body(AliasRequest)},
     )
-    async def set_alias(alias: AliasPath, conditions: Conditions, request: Request, response: Response) -> AliasItem:
-        selector = bodies.parse_alias(await request.body(), [])
+    async def set_alias(
+        alias: AliasPath, conditions: Conditions, faults: Faults, request: Request, response: Response
+    ) -> AliasItem:
+        selector = bodies.parse_alias(await request.body(), faults)
         moved = await run_in_threadpool(registry.set_alias, *alias, selector, conditions)
         response.headers["ETag"] = moved.etag
         return AliasItem.of(moved)
@@ -49,7 +53,8 @@ def router(services: Services) -> APIRouter:
         status_code=_NO_CONTENT,
         responses=DELETED | CHANGING,
     )
-    def delete_alias(alias: AliasPath, conditions: Conditions) -> None:
+    def delete_alias(alias: AliasPath, conditions: Conditions, faults: Faults) -> None:
+        refuse(faults)
         registry.delete_alias(*alias, conditions)
 
     return routes

@@ -1,18 +1,24 @@
 """What is trained: series and their versions."""
 
+import re
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
 from app.api.documentation import CHANGING, DELETED, NOT_MODIFIED, READING
-from app.api.parameters import Conditions, Limit, NumberedPath, SelectedPath, SeriesPath
+from app.api.parameters import Conditions, Faults, Limit, NumberedPath, SelectedPath, SeriesPath, refuse
 from app.api.schemas import SeriesDetail, SeriesItem, SeriesPage, VersionItem, VersionPage
 from app.bootstrap import Services
-from app.errors import Fault, InvalidInput
+from app.errors import Fault
 
 _NO_CONTENT = 204
 _NOT_MODIFIED = 304
+_NO_NUL = r"^[^\x00]*$"
+"""PostgreSQL has no text with a NUL."""
+_NUMBER = re.compile("[0-9]{1,9}", re.ASCII)
+
+_Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before.", max_length=200, pattern=_NO_NUL)]
 
 
 def router(services: Services) -> APIRouter:
@@ -23,8 +29,12 @@ def router(services: Services) -> APIRouter:
     @routes.get("", summary="What is trained", responses=READING)
     def list_series(
         limit: Limit = 100,
-        cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.", max_length=200)] = None,
-        search: Annotated[str | None, Query(description="Part of a series' name.", max_length=200)] = None,
+        cursor: Annotated[
+            str | None, Query(description="`next_cursor` of the page before.", max_length=200, pattern=_NO_NUL)
+        ] = None,
+        search: Annotated[
+            str | None, Query(description="Part of a series' name.", max_length=200, pattern=_NO_NUL)
+        ] = None,
     ) -> SeriesPage:
         found = catalog.list_series(limit + 1, cursor, search)
         page, rest = found[:limit], found[limit:]
@@ -32,7 +42,8 @@ def router(services: Services) -> APIRouter:
         return SeriesPage(series=[SeriesItem.of(summary) for summary in page], next_cursor=next_cursor)
 
     @routes.get("/{series_id}", summary="A series and its aliases", responses=READING)
-    def get_series(series_id: SeriesPath) -> SeriesDetail:
+    def get_series(series_id: SeriesPath, faults: Faults) -> SeriesDetail:
+        refuse(faults)
         summary, count = catalog.get_series(series_id)
         aliases = {alias.name: str(alias.version) for alias in catalog.list_aliases(series_id)}
         return SeriesDetail(**SeriesItem.of(summary).model_dump(), versions=count, aliases=aliases)
@@ -40,16 +51,20 @@ def router(services: Services) -> APIRouter:
     @routes.delete(
         "/{series_id}", summary="Delete a series for good", status_code=_NO_CONTENT, responses=DELETED | CHANGING
     )
-    def delete_series(series_id: SeriesPath) -> None:
+    def delete_series(series_id: SeriesPath, faults: Faults) -> None:
+        refuse(faults)
         registry.delete_series(series_id)
 
     @routes.get("/{series_id}/versions", summary="The versions of a series, newest first", responses=READING)
     def list_versions(
         series_id: SeriesPath,
+        faults: Faults,
         limit: Limit = 100,
-        cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
+        cursor: _Cursor = None,
     ) -> VersionPage:
-        found = catalog.list_versions(series_id, limit + 1, _before(cursor))
+        before = _before(cursor, faults)
+        refuse(faults)
+        found = catalog.list_versions(series_id, limit + 1, before)
         page, rest = found[:limit], found[limit:]
         next_cursor = str(page[-1].version) if rest else None
         return VersionPage(versions=[VersionItem.of(version) for version in page], next_cursor=next_cursor)
@@ -60,7 +75,10 @@ def router(services: Services) -> APIRouter:
         response_model=VersionItem,
         responses=NOT_MODIFIED | READING,
     )
-    def get_version(version: SelectedPath, conditions: Conditions, response: Response) -> VersionItem | Response:
+    def get_version(
+        version: SelectedPath, conditions: Conditions, faults: Faults, response: Response
+    ) -> VersionItem | Response:
+        refuse(faults)
         found = catalog.get_version(*version)
         if conditions.names_current(found.etag):
             return Response(status_code=_NOT_MODIFIED, headers={"ETag": found.etag})
@@ -73,15 +91,15 @@ def router(services: Services) -> APIRouter:
         status_code=_NO_CONTENT,
         responses=DELETED | CHANGING,
     )
-    def delete_version(version: NumberedPath, conditions: Conditions) -> None:
+    def delete_version(version: NumberedPath, conditions: Conditions, faults: Faults) -> None:
+        refuse(faults)
         registry.delete_version(*version, conditions)
 
     return routes
 
 
-def _before(cursor: str | None) -> int | None:
-    if cursor is None:
-        return None
-    if not cursor.isascii() or not cursor.isdecimal() or len(cursor) > len("999999999"):
-        raise InvalidInput([Fault("/cursor", "must be the next_cursor of the page before", "query")])
-    return int(cursor)
+def _before(cursor: str | None, faults: list[Fault]) -> int | None:
+    if cursor is None or _NUMBER.fullmatch(cursor):
+        return None if cursor is None else int(cursor)
+    faults.append(Fault("/cursor", "must be the next_cursor of the page before", "query"))
+    return None

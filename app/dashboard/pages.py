@@ -1,0 +1,173 @@
+"""The pages, the data of the plot, and the static files."""
+
+import gzip
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from starlette.exceptions import HTTPException
+
+from app.api.documentation import READING, Responses, answer, problems
+from app.api.parameters import (
+    SELECTOR_DESCRIPTION,
+    SELECTOR_PATTERN,
+    SERIES_ID_DESCRIPTION,
+    SERIES_ID_PATTERN,
+    Faults,
+    SelectedVersion,
+    refuse,
+)
+from app.api.schemas import Timestamp
+from app.bootstrap import Services
+from app.dashboard import plot_data
+from app.dashboard.assets import Assets, accepts_gzip
+from app.dashboard.rendering import Fields, Pages
+from app.errors import ArtifactDamaged, Fault
+from app.series import parse_series_id, parse_timestamp
+from app.services.inspection import MAX_POINTS
+from app.versions import parse_selector
+
+SERIES_ON_A_PAGE = 50
+VERSIONS_IN_THE_MENU = 100
+
+_SEARCH_CHARACTERS = 200
+_FAST = 1  # a level of gzip
+_SHOWING = READING | problems(ArtifactDamaged)
+_SEE_HOME: Responses = {307: {"description": "Without a series_id: to the list of series."}}
+
+_SeriesId = Annotated[
+    str,
+    Query(description=SERIES_ID_DESCRIPTION, json_schema_extra={"pattern": SERIES_ID_PATTERN}, examples=["sensor_01"]),
+]
+_Selector = Annotated[
+    str, Query(description=SELECTOR_DESCRIPTION, json_schema_extra={"pattern": f"{SELECTOR_PATTERN}|^$"})
+]
+
+
+def _select_version(faults: Faults, series_id: _SeriesId, version: _Selector = "") -> SelectedVersion:
+    found: list[Fault] = []
+    selected = SelectedVersion(parse_series_id(series_id, found), parse_selector(version.strip() or None, found))
+    faults += [fault._replace(location="query") for fault in found]
+    return selected
+
+
+def _cut_out(
+    faults: Faults, start: Timestamp | None = None, end: Timestamp | None = None
+) -> tuple[float | None, float | None]:
+    return _parse_time("start", start, faults), _parse_time("end", end, faults)
+
+
+_ShownVersion = Annotated[SelectedVersion, Depends(_select_version)]
+_Stretch = Annotated[tuple[float | None, float | None], Depends(_cut_out)]
+
+
+def router(services: Services) -> APIRouter:
+    """The routes that people open in a browser."""
+    routes = APIRouter(tags=["pages"])
+    catalog = services.registry.catalog
+    assets = Assets()
+    pages = Pages(assets)
+
+    @routes.get("/", include_in_schema=False)
+    def home(request: Request, search: str = "", cursor: str = "") -> Response:
+        return pages.answer(request, "home.html", lambda: list_series(request, search.strip(), cursor))
+
+    def list_series(request: Request, search: str, cursor: str) -> Fields:
+        _check_texts(search=search, cursor=cursor)
+        found = catalog.list_series(SERIES_ON_A_PAGE + 1, cursor or None, search or None)
+        page, rest = found[:SERIES_ON_A_PAGE], found[SERIES_ON_A_PAGE:]
+        trained = catalog.count_series()
+        return {
+            "page": page,
+            "next_cursor": page[-1].series_id if rest else None,
+            "cursor": cursor,
+            "search": search,
+            "trained": trained,
+            "matches": catalog.count_series(search) if search else trained,
+            "base_url": str(request.base_url).rstrip("/"),
+        }
+
+    @routes.get(
+        "/plot",
+        summary="A version's training data in a browser, as its model judges it",
+        response_class=HTMLResponse,
+        responses=_SEE_HOME | _SHOWING,
+    )
+    def plot(request: Request, series_id: _SeriesId = "", version: _Selector = "") -> Response:
+        if not series_id.strip():
+            return RedirectResponse("./")
+        return pages.answer(request, "plot.html", lambda: show_version(series_id, version))
+
+    def show_version(series_id: str, raw_version: str) -> Fields:
+        faults: list[Fault] = []
+        selected = _select_version(faults, series_id, raw_version)
+        refuse(faults)
+        version = catalog.get_version(*selected)
+        older, newer = catalog.neighbours(version.series_id, version.version)
+        latest, aliases = catalog.get_pointers(version.series_id)
+        return {
+            "version": version,
+            "older": older,
+            "newer": newer,
+            "latest": latest,
+            "aliases": aliases,
+            "versions": catalog.list_versions(version.series_id, VERSIONS_IN_THE_MENU, None),
+        }
+
+    @routes.get(
+        "/plot/data",
+        summary="What the plot of a version draws",
+        response_model=None,
+        responses=answer(plot_data.PlotData, "The training data and the verdicts on it.") | _SHOWING,
+    )
+    def data(
+        request: Request,
+        version: _ShownVersion,
+        stretch: _Stretch,
+        faults: Faults,
+        max_points: Annotated[int, Query(ge=10, le=50_000, description="Points in the answer at most.")] = MAX_POINTS,
+    ) -> Response:
+        refuse(faults)
+        content = plot_data.encode(services.inspection.view(*version, *stretch, max_points))
+        headers = {"Vary": "Accept-Encoding"}
+        if accepts_gzip(request):
+            content = gzip.compress(content, _FAST)
+            headers["Content-Encoding"] = "gzip"
+        return Response(content, headers=headers, media_type="application/json")
+
+    @routes.get("/static/{fingerprint}/{name}", include_in_schema=False)
+    def static(request: Request, fingerprint: str, name: str) -> Response:
+        found = assets.answer(request, fingerprint, name)
+        if found is None:
+            raise HTTPException(404)
+        return found
+
+    return routes
+
+
+def _parse_time(name: str, raw: float | str | None, faults: list[Fault]) -> float | None:
+    if raw is None or raw == "":
+        return None
+    try:
+        return parse_timestamp(_number_or_text(raw))
+    except ValueError as error:
+        faults.append(Fault(f"/{name}", str(error), "query"))
+        return None
+
+
+def _number_or_text(raw: float | str) -> float | str:
+    try:
+        return float(raw)
+    except ValueError:
+        return raw
+
+
+def _check_texts(**texts: str) -> None:
+    advice = f"must have at most {_SEARCH_CHARACTERS} characters, none of them the character 0"
+    refuse(
+        [
+            Fault(f"/{name}", advice, "query")
+            for name, text in texts.items()
+            if len(text) > _SEARCH_CHARACTERS or "\0" in text
+        ]
+    )
