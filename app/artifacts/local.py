@@ -25,7 +25,6 @@ class LocalStore(ArtifactStore):
     def __init__(self, root: Path) -> None:
         """Make `root` where it is missing. Raises ArtifactStoreUnavailable when that fails."""
         self._root = root.resolve()
-        self._folders: set[Path] = set()
         with self._failing_clearly():
             (self._root / UNFINISHED).mkdir(parents=True, exist_ok=True)
 
@@ -101,12 +100,12 @@ class LocalStore(ArtifactStore):
                 os.fsync(descriptor)
 
     def _make_folder(self, folder: Path) -> None:
-        if folder in self._folders:
+        try:
+            folder.mkdir()
+        except FileExistsError:
             return
-        folder.mkdir(exist_ok=True)
         with _opened(self._root) as descriptor:
             os.fsync(descriptor)
-        self._folders.add(folder)
 
     @contextmanager
     def _failing_clearly(self) -> Iterator[None]:

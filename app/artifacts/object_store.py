@@ -31,7 +31,8 @@ class ObjectStore(ArtifactStore):
         try:
             self._store = from_url(url, retry_config=_RETRIES)
         except (BaseError, ValueError) as error:
-            message = f"{url} is not an object store that can be used: {error}. Use a path or s3://, gs://, az://."
+            reason = str(error).splitlines()[0]
+            message = f"{url} is not an object store that can be used: {reason}. Use a path or s3://, gs://, az://."
             raise ConfigurationError(message) from error
 
     @override

@@ -41,7 +41,7 @@ class MeanStd(Detector):
 
     def __init__(self, mean: float, std: float, params: MeanStdParams) -> None:
         self._params, self._mean, self._std = params, mean, std
-        self._half_width = min(max(params.k * std, _SMALLEST), _LARGEST)
+        self._half_width = max(params.k * std, _SMALLEST)
         lower, upper = _band(mean, self._half_width)
         self._lower = -math.inf if params.direction == "above" else lower
         self._upper = math.inf if params.direction == "below" else upper
@@ -78,7 +78,7 @@ class MeanStd(Detector):
                 np.abs(deviation, out=deviation)
             elif self._params.direction == "below":
                 np.negative(deviation, out=deviation)
-            score = np.clip(deviation / self._half_width, 0.0, _LARGEST)
+            score = np.clip(np.minimum(deviation, _LARGEST) / self._half_width, 0.0, _LARGEST)
         # Rounding must not let the score and the bounds disagree.
         score = np.where(is_anomaly, np.maximum(score, _JUST_ABOVE_1), np.minimum(score, 1.0))
         return Verdicts(
@@ -98,7 +98,7 @@ class MeanStd(Detector):
             deviation = abs(deviation)
         elif self._params.direction == "below":
             deviation = -deviation
-        score = min(max(deviation / self._half_width, 0.0), _LARGEST)
+        score = min(max(min(deviation, _LARGEST) / self._half_width, 0.0), _LARGEST)
         score = max(score, _JUST_ABOVE_1) if is_anomaly else min(score, 1.0)
         severity = 1.0 - 1.0 / max(score, 1.0)
         return Verdict(self._mean, self._lower, self._upper, score, is_anomaly, severity)
@@ -122,7 +122,7 @@ def _mean_and_std(values: FloatArray) -> tuple[float, float]:
 
 
 def _band(mean: float, half_width: float) -> tuple[float, float]:
-    """The smallest and the largest float within `half_width` of `mean`, both exactly."""
+    """The smallest and the largest finite float within `half_width` of `mean`, both exactly."""
     lower, lower_error = _two_sum(mean, -half_width)
     upper, upper_error = _two_sum(mean, half_width)
     if lower_error > 0:
