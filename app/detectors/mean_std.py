@@ -78,7 +78,7 @@ class MeanStd(Detector):
                 np.abs(deviation, out=deviation)
             elif self._params.direction == "below":
                 np.negative(deviation, out=deviation)
-            score = np.clip(np.minimum(deviation, _LARGEST) / self._half_width, 0.0, _LARGEST)
+            score = np.minimum(np.clip(deviation, 0.0, _LARGEST) / self._half_width, _LARGEST)
         # Rounding must not let the score and the bounds disagree.
         score = np.where(is_anomaly, np.maximum(score, _JUST_ABOVE_1), np.minimum(score, 1.0))
         return Verdicts(
@@ -98,7 +98,7 @@ class MeanStd(Detector):
             deviation = abs(deviation)
         elif self._params.direction == "below":
             deviation = -deviation
-        score = min(max(min(deviation, _LARGEST) / self._half_width, 0.0), _LARGEST)
+        score = min(min(max(deviation, 0.0), _LARGEST) / self._half_width, _LARGEST)
         score = max(score, _JUST_ABOVE_1) if is_anomaly else min(score, 1.0)
         severity = 1.0 - 1.0 / max(score, 1.0)
         return Verdict(self._mean, self._lower, self._upper, score, is_anomaly, severity)
