@@ -1,5 +1,6 @@
-"""The commands: serve, migrate, sweep."""
+"""The commands: serve, migrate, sweep, simulate."""
 
+import json
 import sys
 from datetime import timedelta
 from socket import socket
@@ -16,6 +17,7 @@ from app.errors import TidemarkError
 from app.logs import configure_logs
 from app.main import create_app
 from app.migrations import migrate as migrate_schema
+from app.simulation import simulate_sensor
 
 _PATIENT_S = 3600
 
@@ -79,6 +81,19 @@ def sweep(
     services.close()
     verb = "would be removed" if dry_run else "removed"
     typer.echo(f"{swept.artifacts} artifacts {verb}, {swept.size_bytes:,} bytes.")
+
+
+@cli.command()
+def simulate(
+    points: Annotated[int, typer.Option(min=2, max=2_000_000, help="Length of the series.")] = 2016,
+    anomalies: Annotated[int, typer.Option(min=0, help="Spikes and dips to plant.")] = 6,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same series.")] = 0,
+    interval_s: Annotated[float, typer.Option(min=0.001, help="Seconds between two points.")] = 300.0,
+) -> None:
+    """Print a simulated sensor's series as a body for POST /fit."""
+    series = simulate_sensor(points, seed=seed, interval_s=interval_s, anomalies=min(anomalies, points)).series
+    body = {"timestamps": series.timestamps_s.tolist(), "values": series.values.round(3).tolist()}
+    typer.echo(json.dumps(body, separators=(",", ":")))
 
 
 @cli.command()
