@@ -6,8 +6,8 @@ from threading import Lock
 
 from app.versions import LATEST, LoadedModel, Selector
 
-_ENTRY_BYTES = 400
-_MODEL_BYTES = 500
+_ENTRY_BYTES = 560
+_MODEL_BYTES = 540
 _ALIAS_BYTES = 150
 
 

@@ -5,16 +5,23 @@ the detector's name and its parameters. The same detector always gives the same 
 """
 
 import json
+from functools import lru_cache
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from app.detectors import find_detector
-from app.detectors.base import Detector
+from app.detectors.base import Detector, DetectorParams
 
 FORMAT = 1
 _HEADER_LENGTH_BYTES = 8
+
+
+@lru_cache(maxsize=1000)
+def _parse_params(detector: str, params: str) -> DetectorParams:
+    """Parameters, shared by the many models that have the same ones: half of a small model's memory."""
+    return find_detector(detector).Params.model_validate_json(params)
 
 
 def encode(detector: Detector) -> bytes:
@@ -35,7 +42,7 @@ def decode(data: bytes) -> Detector:
         header = json.loads(json.loads(data[_HEADER_LENGTH_BYTES:end])["__metadata__"]["tidemark"])
         if header["format"] != FORMAT:
             raise ValueError(f"a model file of format {header['format']}; this release reads format {FORMAT}")
-        detector = find_detector(header["detector"])
-        return detector.load(state, detector.Params.model_validate(header["params"]))
+        params = json.dumps(header["params"], sort_keys=True)
+        return find_detector(header["detector"]).load(state, _parse_params(header["detector"], params))
     except (SafetensorError, KeyError, TypeError) as error:
         raise ValueError(f"not a model file: {error!r}") from error

@@ -1,6 +1,5 @@
 """What is trained: series and their versions."""
 
-import re
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -10,15 +9,15 @@ from app.api.documentation import CHANGING, DELETED, NOT_MODIFIED, READING
 from app.api.parameters import Conditions, Faults, Limit, NumberedPath, SelectedPath, SeriesPath, refuse
 from app.api.schemas import SeriesDetail, SeriesItem, SeriesPage, VersionItem, VersionPage
 from app.bootstrap import Services
-from app.errors import Fault
 
 _NO_CONTENT = 204
 _NOT_MODIFIED = 304
 _NO_NUL = r"^[^\x00]*$"
 """PostgreSQL has no text with a NUL."""
-_NUMBER = re.compile("[0-9]{1,9}", re.ASCII)
 
-_Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before.", max_length=200, pattern=_NO_NUL)]
+_CURSOR = "`next_cursor` of the page before."
+_SeriesCursor = Annotated[str | None, Query(description=_CURSOR, max_length=200, pattern=_NO_NUL)]
+_VersionCursor = Annotated[str | None, Query(description=_CURSOR, pattern="^[0-9]{1,9}$")]
 
 
 def router(services: Services) -> APIRouter:
@@ -60,11 +59,10 @@ def router(services: Services) -> APIRouter:
         series_id: SeriesPath,
         faults: Faults,
         limit: Limit = 100,
-        cursor: _Cursor = None,
+        cursor: _VersionCursor = None,
     ) -> VersionPage:
-        before = _before(cursor, faults)
         refuse(faults)
-        found = catalog.list_versions(series_id, limit + 1, before)
+        found = catalog.list_versions(series_id, limit + 1, None if cursor is None else int(cursor))
         page, rest = found[:limit], found[limit:]
         next_cursor = str(page[-1].version) if rest else None
         return VersionPage(versions=[VersionItem.of(version) for version in page], next_cursor=next_cursor)
@@ -96,10 +94,3 @@ def router(services: Services) -> APIRouter:
         registry.delete_version(*version, conditions)
 
     return routes
-
-
-def _before(cursor: str | None, faults: list[Fault]) -> int | None:
-    if cursor is None or _NUMBER.fullmatch(cursor):
-        return None if cursor is None else int(cursor)
-    faults.append(Fault("/cursor", "must be the next_cursor of the page before", "query"))
-    return None

@@ -4,10 +4,12 @@ const OPEN_SIDE = 8; // heights of the plot that a band without a bound reaches 
 const MARGIN = 0.06;
 
 const dates = new Intl.DateTimeFormat("en-CA", { timeZone: "UTC", dateStyle: "short", timeStyle: "medium", hourCycle: "h23" });
+const numbers = new Map([3, 4, 6].map((digits) => [digits, new Intl.NumberFormat("en", { maximumSignificantDigits: digits })]));
+
 export function formatNumber(number, digits = 6) {
   const size = Math.abs(number);
   const isPlain = size === 0 || (size >= 1e-4 && size < 1e12);
-  return isPlain ? number.toLocaleString("en", { maximumSignificantDigits: digits }) : number.toExponential(4);
+  return isPlain ? numbers.get(digits).format(number) : number.toExponential(4);
 }
 
 export function formatTime(seconds) {

@@ -107,11 +107,15 @@ async function draw() {
 }
 
 // Show a range at once with what is here, and soon in all the detail that the screen can take.
-async function show(range, levels = null) {
+async function show(range) {
+  look(range, null);
+  await draw();
+}
+
+function look(range, levels) {
   view = within(range, wholeRange());
   height = levels;
   place.dataset.state = "loading";
-  await draw();
   clearTimeout(timer);
   timer = setTimeout(() => attempt(refine), WAIT_MS);
 }
@@ -147,7 +151,7 @@ function onRelayout(change) {
   const { xaxis, yaxis } = place.layout;
   const levels = "yaxis.range[0]" in change || "yaxis.range" in change ? yaxis.range.map(Number) : height;
   if (Object.keys(change).some((key) => key.startsWith("xaxis.range"))) {
-    show(xaxis.range.map(toSeconds), levels);
+    look(xaxis.range.map(toSeconds), levels); // plotly.js shows it already
   } else {
     height = levels;
   }
@@ -219,15 +223,15 @@ function row(data, i) {
   head.append(button);
   line.append(head);
   const cells = [
-    formatNumber(data.values[i]),
-    formatNumber(data.expected[i]),
-    formatBand(data.lower[i], data.upper[i]),
-    formatNumber(data.score[i], 4),
-    formatNumber(data.severity[i], 3),
+    ["number", formatNumber(data.values[i])],
+    ["number wide", formatNumber(data.expected[i])],
+    ["number wide", formatBand(data.lower[i], data.upper[i])],
+    ["number", formatNumber(data.score[i], 4)],
+    ["number", formatNumber(data.severity[i], 3)],
   ];
-  for (const text of cells) {
+  for (const [kind, text] of cells) {
     const cell = document.createElement("td");
-    cell.className = "number";
+    cell.className = kind;
     cell.textContent = text;
     line.append(cell);
   }
