@@ -81,7 +81,8 @@ class Settings(BaseSettings):
             user = quote(self.database_user, safe="")
             password = quote(self.database_password.get_secret_value(), safe="")
             credentials = f"{user}:{password}" if password else user
-            return f"postgresql://{credentials}@{self.database_host}:{self.database_port}/{self.database_name}"
+            host = f"[{self.database_host}]" if ":" in self.database_host else self.database_host  # IPv6
+            return f"postgresql://{credentials}@{host}:{self.database_port}/{quote(self.database_name, safe='')}"
         return f"sqlite:///{self.data_dir.resolve() / 'tidemark.db'}"
 
     @property

@@ -57,7 +57,9 @@ class ChangeFollower:
 
     def _start_over(self, now: float) -> None:
         # A little before the end: a change that was not committed yet shows there as a gap.
-        self._position = max(0, self._catalog.last_change() - FEED_OVERLAP)
+        last = self._catalog.last_change()
+        first = self._catalog.changes_after(last - FEED_OVERLAP, [], 1)
+        self._position = first[0].id - 1 if first else last
         self._missed.clear()
         self._read(now)
         self._cache.forget_all()

@@ -6,6 +6,7 @@ Tests that share a server keep apart by the names of their series: `series_id` g
 import itertools
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,11 +27,10 @@ _numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> str:
+def postgres_server(testrun_uid: str) -> str:
     """URL of a PostgreSQL server, one for all workers of the run."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "postgres"
-    return start_postgres(folder)
+    # Not among pytest's own folders, which a server that runs as another user cannot always enter.
+    return start_postgres(Path(tempfile.gettempdir()) / f"tidemark-postgres-{testrun_uid}")
 
 
 @pytest.fixture(scope="session")

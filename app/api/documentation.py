@@ -7,7 +7,6 @@ from pydantic import BaseModel
 from app.api.parameters import SELECTOR_DESCRIPTION, SELECTOR_PATTERN, SERIES_ID_DESCRIPTION, SERIES_ID_PATTERN
 from app.api.problems import MEDIA_TYPE
 from app.errors import (
-    AliasInUse,
     ArtifactDamaged,
     BodyTooLarge,
     InvalidInput,
@@ -82,9 +81,8 @@ def _problem(status: int) -> dict[str, Any]:
 
 DELETED: Responses = {204: {"description": "Deleted."}}
 NOT_MODIFIED: Responses = {304: {"description": "If-None-Match names the current entity tag."}}
+LISTING = problems(InvalidInput, Unavailable)
 READING = problems(SeriesNotFound, VersionDeleted, InvalidInput, Unavailable)
 JUDGING = problems(SeriesNotFound, VersionDeleted, BodyTooLarge, InvalidInput, ArtifactDamaged, Unavailable)
 FITTING = problems(VersionDeleted, BodyTooLarge, InvalidInput, Unavailable)
-CHANGING = problems(
-    SeriesNotFound, VersionDeleted, AliasInUse, PreconditionFailed, BodyTooLarge, InvalidInput, Unavailable
-)
+CHANGING = READING | problems(PreconditionFailed)

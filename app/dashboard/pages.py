@@ -25,7 +25,7 @@ from app.dashboard.rendering import Fields, Pages
 from app.errors import ArtifactDamaged, Fault
 from app.series import parse_series_id, parse_timestamp
 from app.services.inspection import MAX_POINTS
-from app.versions import parse_selector
+from app.versions import Selector, parse_selector
 
 SERIES_ON_A_PAGE = 50
 VERSIONS_IN_THE_MENU = 100
@@ -39,6 +39,9 @@ _SeriesId = Annotated[
     str,
     Query(description=SERIES_ID_DESCRIPTION, json_schema_extra={"pattern": SERIES_ID_PATTERN}, examples=["sensor_01"]),
 ]
+_SeriesIdOrNone = Annotated[
+    str, Query(description=SERIES_ID_DESCRIPTION, json_schema_extra={"pattern": f"{SERIES_ID_PATTERN}|^$"})
+]
 _Selector = Annotated[
     str, Query(description=SELECTOR_DESCRIPTION, json_schema_extra={"pattern": f"{SELECTOR_PATTERN}|^$"})
 ]
@@ -46,7 +49,7 @@ _Selector = Annotated[
 
 def _select_version(faults: Faults, series_id: _SeriesId, version: _Selector = "") -> SelectedVersion:
     found: list[Fault] = []
-    selected = SelectedVersion(parse_series_id(series_id, found), parse_selector(version.strip() or None, found))
+    selected = SelectedVersion(parse_series_id(series_id, found), _parse_selector(version, found))
     faults += [fault._replace(location="query") for fault in found]
     return selected
 
@@ -93,8 +96,8 @@ def router(services: Services) -> APIRouter:
         response_class=HTMLResponse,
         responses=_SEE_HOME | _SHOWING,
     )
-    def plot(request: Request, series_id: _SeriesId = "", version: _Selector = "") -> Response:
-        if not series_id.strip():
+    def plot(request: Request, series_id: _SeriesIdOrNone = "", version: _Selector = "") -> Response:
+        if series_id == "" and _is_selector(version):
             return RedirectResponse("./")
         return pages.answer(request, "plot.html", lambda: show_version(series_id, version))
 
@@ -143,6 +146,16 @@ def router(services: Services) -> APIRouter:
         return found
 
     return routes
+
+
+def _is_selector(raw: str) -> bool:
+    faults: list[Fault] = []
+    _parse_selector(raw, faults)
+    return not faults
+
+
+def _parse_selector(raw: str, faults: list[Fault]) -> Selector:
+    return parse_selector(raw.strip() or None, faults)
 
 
 def _parse_time(name: str, raw: float | str | None, faults: list[Fault]) -> float | None:

@@ -5,10 +5,11 @@ from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
 from app.api import bodies
-from app.api.documentation import CHANGING, DELETED, NOT_MODIFIED, READING, request_body
+from app.api.documentation import CHANGING, DELETED, NOT_MODIFIED, READING, problems, request_body
 from app.api.parameters import AliasPath, Conditions, Faults, SeriesPath, refuse
 from app.api.schemas import AliasItem, AliasList, AliasRequest
 from app.bootstrap import Services
+from app.errors import BodyTooLarge
 
 _NO_CONTENT = 204
 _NOT_MODIFIED = 304
@@ -36,7 +37,7 @@ def router(services: Services) -> APIRouter:
     @routes.put(
         "/{name}",
         summary="Point an alias at a version",
-        responses=CHANGING,
+        responses=CHANGING | problems(BodyTooLarge),
         openapi_extra={"requestBody": request_body(AliasRequest)},
     )
     async def set_alias(
@@ -51,6 +52,7 @@ def router(services: Services) -> APIRouter:
         "/{name}",
         summary="Delete an alias; its version stays",
         status_code=_NO_CONTENT,
+        response_class=Response,
         responses=DELETED | CHANGING,
     )
     def delete_alias(alias: AliasPath, conditions: Conditions, faults: Faults) -> None:

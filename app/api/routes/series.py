@@ -5,10 +5,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
-from app.api.documentation import CHANGING, DELETED, NOT_MODIFIED, READING
+from app.api.documentation import CHANGING, DELETED, LISTING, NOT_MODIFIED, READING, problems
 from app.api.parameters import Conditions, Faults, Limit, NumberedPath, SelectedPath, SeriesPath, refuse
 from app.api.schemas import SeriesDetail, SeriesItem, SeriesPage, VersionItem, VersionPage
 from app.bootstrap import Services
+from app.errors import AliasInUse
 
 _NO_CONTENT = 204
 _NOT_MODIFIED = 304
@@ -25,7 +26,7 @@ def router(services: Services) -> APIRouter:
     routes = APIRouter(prefix="/series", tags=["series"])
     registry, catalog = services.registry, services.registry.catalog
 
-    @routes.get("", summary="What is trained", responses=READING)
+    @routes.get("", summary="What is trained", responses=LISTING)
     def list_series(
         limit: Limit = 100,
         cursor: Annotated[
@@ -48,7 +49,11 @@ def router(services: Services) -> APIRouter:
         return SeriesDetail(**SeriesItem.of(summary).model_dump(), versions=count, aliases=aliases)
 
     @routes.delete(
-        "/{series_id}", summary="Delete a series for good", status_code=_NO_CONTENT, responses=DELETED | CHANGING
+        "/{series_id}",
+        summary="Delete a series for good",
+        status_code=_NO_CONTENT,
+        response_class=Response,
+        responses=DELETED | READING,
     )
     def delete_series(series_id: SeriesPath, faults: Faults) -> None:
         refuse(faults)
@@ -87,7 +92,8 @@ def router(services: Services) -> APIRouter:
         "/{series_id}/versions/{version}",
         summary="Delete a version for good; its number is never given again",
         status_code=_NO_CONTENT,
-        responses=DELETED | CHANGING,
+        response_class=Response,
+        responses=DELETED | CHANGING | problems(AliasInUse),
     )
     def delete_version(version: NumberedPath, conditions: Conditions, faults: Faults) -> None:
         refuse(faults)

@@ -3,8 +3,17 @@
 const OPEN_SIDE = 8; // heights of the plot that a band without a bound reaches beyond it
 const MARGIN = 0.06;
 
-const dates = new Intl.DateTimeFormat("en-CA", { timeZone: "UTC", dateStyle: "short", timeStyle: "medium", hourCycle: "h23" });
-const numbers = new Map([3, 4, 6].map((digits) => [digits, new Intl.NumberFormat("en", { maximumSignificantDigits: digits })]));
+const dates = new Intl.DateTimeFormat("en-CA", {
+  timeZone: "UTC",
+  dateStyle: "short",
+  timeStyle: "medium",
+  hourCycle: "h23",
+});
+const numbers = new Map([3, 4, 6].map((digits) => [digits, numberFormat(digits)])); // making one takes its time
+
+function numberFormat(digits) {
+  return new Intl.NumberFormat("en", { maximumSignificantDigits: digits });
+}
 
 export function formatNumber(number, digits = 6) {
   const size = Math.abs(number);
@@ -46,7 +55,8 @@ export function fitHeight(data, [start, end]) {
 export function figure(data, view, height) {
   const colors = theme();
   const x = data.timestamps.map((seconds) => seconds * 1000);
-  return { traces: [...bandTraces(data, x, height, colors), ...lineTraces(data, x, colors)], layout: layout(data, view, height, colors) };
+  const traces = [...bandTraces(data, x, height, colors), ...lineTraces(data, x, colors)];
+  return { traces, layout: layout(data, view, height, colors) };
 }
 
 function bandTraces(data, x, height, colors) {
@@ -65,7 +75,13 @@ function lineTraces(data, x, colors) {
   const marked = data.anomaly.flatMap((isAnomaly, i) => (isAnomaly ? [i] : []));
   const line = { x, mode: "lines", type: "scatter" };
   return [
-    { ...line, name: "expected", y: data.expected, hoverinfo: "skip", line: { width: 1.5, color: colors.expected, dash: "5px,4px" } },
+    {
+      ...line,
+      name: "expected",
+      y: data.expected,
+      hoverinfo: "skip",
+      line: { width: 1.5, color: colors.expected, dash: "5px,4px" },
+    },
     { ...line, ...hover, name: "value", y: data.values, line: { width: 1.4, color: colors.value } },
     {
       name: "anomaly",
@@ -100,7 +116,8 @@ function describe(data, i) {
 }
 
 function layout(data, view, height, colors) {
-  const axis = { gridcolor: colors.grid, zeroline: false, linecolor: colors.grid, automargin: true, tickfont: { size: 11 } };
+  const small = { size: 11 };
+  const axis = { gridcolor: colors.grid, zeroline: false, linecolor: colors.grid, automargin: true, tickfont: small };
   const last = data.timestamps.length - 1;
   const spare = (data.timestamps[last] - data.timestamps[0]) * 0.02;
   const topScore = data.score.reduce((top, score) => Math.max(top, score), 1);
@@ -112,12 +129,17 @@ function layout(data, view, height, colors) {
     font: { family: colors.font, size: 12, color: colors.muted },
     showlegend: false,
     hovermode: "x",
-    hoverlabel: { bgcolor: colors.surface, bordercolor: colors.grid, align: "left", font: { family: colors.font, size: 12, color: colors.text } },
+    hoverlabel: {
+      bgcolor: colors.surface,
+      bordercolor: colors.grid,
+      align: "left",
+      font: { family: colors.font, size: 12, color: colors.text },
+    },
     dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
     xaxis: {
       ...axis,
       type: "date",
-      title: { text: "Time (UTC)", font: { size: 11 } },
+      title: { text: "Time (UTC)", font: small },
       anchor: "y2",
       range: view.map((seconds) => seconds * 1000),
       minallowed: (data.timestamps[0] - spare) * 1000,
@@ -135,10 +157,19 @@ function layout(data, view, height, colors) {
       range: [0, Math.min(topScore * 1.15, Number.MAX_VALUE)],
       fixedrange: true,
       nticks: 3,
-      title: { text: "score", font: { size: 11 } },
+      title: { text: "score", font: small },
     },
     shapes: [
-      { type: "line", xref: "paper", x0: 0, x1: 1, yref: "y2", y0: 1, y1: 1, line: { color: colors.anomaly, width: 1, dash: "4px,3px" } },
+      {
+        type: "line",
+        xref: "paper",
+        x0: 0,
+        x1: 1,
+        yref: "y2",
+        y0: 1,
+        y1: 1,
+        line: { color: colors.anomaly, width: 1, dash: "4px,3px" },
+      },
     ],
   };
 }

@@ -1,0 +1,108 @@
+"""The shape of the house: imports point down only, and each library stays in its room."""
+
+import ast
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import app
+
+ROOT = Path(app.__file__).parent
+LAYERS = [
+    "errors series config logs",
+    "detectors artifacts sources sinks db telemetry simulation preconditions group_commit training_data",
+    "versions migrations catalog model_cache follower registry",
+    "services",
+    "bootstrap",
+    "api dashboard",
+    "main",
+    "cli",
+    "__main__",
+]
+LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts.split()}
+FAMILIES = ("detectors", "artifacts", "sources", "sinks")
+ROOMS = {
+    "sqlalchemy": ("db", "catalog", "migrations"),
+    "alembic": ("migrations",),
+    "fastapi": ("main", "api", "dashboard"),
+    "starlette": ("main", "api", "dashboard"),
+    "uvicorn": ("cli",),
+    "typer": ("cli",),
+    "redis": ("telemetry",),
+    "prometheus_client": ("telemetry",),
+    "obstore": ("artifacts.object_store",),
+    "safetensors": ("detectors.codec",),
+    "pydantic_settings": ("config",),
+}
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(ROOT.rglob("*.py"))
+}
+OURS = [module for module in MODULES if module != "__init__"]
+
+
+@cache
+def imports(module: str) -> frozenset[str]:
+    """Everything that a module imports, anywhere in it: `x.y` for `from x import y`, which may be a module."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"app.{module} has a relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return frozenset(found)
+
+
+def own_imports(module: str) -> set[str]:
+    """The modules of ours that it imports."""
+    names = {name.removeprefix("app.") for name in imports(module) if name.startswith("app.")}
+    found = {name if name in MODULES else name.rpartition(".")[0] for name in names}
+    return {name for name in found if name in OURS}
+
+
+def part(module: str) -> str:
+    return module.partition(".")[0]
+
+
+@pytest.mark.parametrize("module", OURS)
+def test_imports_point_down_only(module: str) -> None:
+    assert part(module) in LEVEL, "a new part of the house: give it its place in LAYERS"
+    upwards = {name for name in own_imports(module) if LEVEL[part(name)] > LEVEL[part(module)]}
+    assert not upwards
+
+
+def test_there_are_no_cycles() -> None:
+    # A package and its modules are one another's neighbours, not a cycle: `detectors` names its members in a table.
+    TopologicalSorter({module: own_imports(module) - {part(module)} for module in OURS}).prepare()
+
+
+@pytest.mark.parametrize("module", [m for m in OURS if part(m) in FAMILIES and m.count(".") == 1])
+def test_a_member_of_a_family_imports_its_contract_and_no_other_member(module: str) -> None:
+    if module == "detectors.codec":
+        return  # no member: it turns any of them into bytes
+    family = part(module)
+    assert own_imports(module) <= {"errors", "series", f"{family}.base"}
+
+
+@pytest.mark.parametrize("library", ROOMS)
+def test_a_library_stays_in_its_room(library: str) -> None:
+    users = {module for module in OURS if any(name.partition(".")[0] == library for name in imports(module))}
+    assert users, f"nothing uses {library}"
+    assert {m for m in users if not any(m == room or m.startswith(f"{room}.") for room in ROOMS[library])} == set()
+
+
+@pytest.mark.parametrize("module", OURS)
+def test_only_config_reads_the_environment(module: str) -> None:
+    tree = ast.parse(MODULES[module].read_text())
+    attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    read = {"environ", "getenv", "environb"} & (attributes | {name.rpartition(".")[2] for name in imports(module)})
+    assert not read or module == "config"
+
+
+@pytest.mark.parametrize("folder", ["app", "alembic", "tests", "benchmark"])
+def test_no_file_has_more_than_500_lines(folder: str) -> None:
+    paths = (ROOT.parent / folder).rglob("*.py")
+    assert {path.name for path in paths if len(path.read_text().splitlines()) > 500} == set()

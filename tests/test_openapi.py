@@ -1,0 +1,164 @@
+"""The OpenAPI document against the really running service, and what the document holds."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from schemathesis.config import SchemathesisConfig
+from schemathesis.generation.case import Case
+from schemathesis.openapi.loaders import from_dict
+
+from app.bootstrap import build
+from app.config import Settings
+from app.main import create_app
+from tests.servers import RedisServer, Tidemark, serve_tidemark
+
+MAX_EXAMPLES = 25
+FITTED = {"timestamps": [1705000000, 1705000001, 1705000002, 1705000003], "values": [10.0, 10.5, 9.5, 10.0]}
+ANSWERS_OF_VALID_REQUESTS = ["2xx", "3xx", "404", "409", "410", "412"]
+REFUSALS = ["404", "405", "410", "412", "422"]
+# JSON Schema cannot say: lists of equal length that increase strictly, values that are not all equal, a key that is
+# used once, a moment not before 1970.
+BEYOND_A_SCHEMA = ("/fit/{series_id}", "/predict/{series_id}", "/plot/data")
+CONFIG: dict[str, Any] = {
+    "checks": {
+        # What exists, what was deleted and which tag is current are no matter of a schema either.
+        "positive_data_acceptance": {"expected-statuses": ["2xx", "3xx", "404", "409", "410", "412"]},
+        "negative_data_rejection": {"expected-statuses": ["404", "405", "409", "410", "412", "422"]},
+    },
+    "operations": [
+        {"include-path": path, "checks": {"positive_data_acceptance": {"enabled": False}}} for path in BEYOND_A_SCHEMA
+    ],
+}
+OF_A_TRAINED_SERIES = CONFIG | {"parameters": {"path.series_id": "sensor_01"}}
+fuzz = settings(max_examples=MAX_EXAMPLES, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def document_of_the_code() -> dict[str, Any]:
+    """Built at collection, so that each operation is a test of its own; no service is started for it."""
+    with TemporaryDirectory() as folder:
+        services = build(Settings(_env_file=None, data_dir=Path(folder)))
+        document = create_app(services).openapi()
+        services.close()
+    return document
+
+
+DOCUMENT = document_of_the_code()
+OPERATIONS = {
+    f"{method.upper()} {path}": operation
+    for path, item in DOCUMENT["paths"].items()
+    for method, operation in item.items()
+}
+anything = from_dict(DOCUMENT, config=SchemathesisConfig.from_dict(CONFIG))
+trained_series = from_dict(DOCUMENT, config=SchemathesisConfig.from_dict(OF_A_TRAINED_SERIES))
+
+
+@pytest.fixture(scope="module")
+def service(
+    tmp_path_factory: pytest.TempPathFactory, postgres_url: str, redis_server: RedisServer
+) -> Iterator[Tidemark]:
+    """A running service with something in it, under the names of the document's examples."""
+    stores = {"DATABASE_URL": postgres_url, "REDIS_URL": redis_server.url}
+    with serve_tidemark(tmp_path_factory.mktemp("openapi"), stores) as running:
+        yield running
+
+
+@pytest.fixture
+def trained(service: Tidemark) -> Tidemark:
+    """With versions and an alias under the names of the document's examples."""
+    for _ in range(3):
+        service.client.post("/fit/sensor_01", json=FITTED).raise_for_status()
+    service.client.put("/series/sensor_01/aliases/prod", json={"version": "latest"}).raise_for_status()
+    return service
+
+
+@anything.parametrize()
+@fuzz
+def test_the_service_answers_as_documented(case: Case, trained: Tidemark) -> None:
+    case.call_and_validate(base_url=trained.url)
+
+
+@trained_series.include(path_regex="series_id").parametrize()
+@fuzz
+def test_the_service_answers_about_a_trained_series_as_documented(case: Case, trained: Tidemark) -> None:
+    case.call_and_validate(base_url=trained.url)
+
+
+def test_the_service_serves_this_document_and_pages_that_show_it(service: Tidemark) -> None:
+    assert service.client.get("/openapi.json").json() == json.loads(json.dumps(DOCUMENT))
+    assert service.client.get("/docs").status_code == 200
+
+
+def test_the_document_is_valid_and_all_its_references_resolve() -> None:
+    anything.validate()
+
+    def references(part: Any) -> Iterator[str]:
+        if isinstance(part, dict):
+            if isinstance(part.get("$ref"), str):
+                yield part["$ref"]
+            part = list(part.values())
+        if isinstance(part, list):
+            for item in part:
+                yield from references(item)
+
+    for reference in set(references(DOCUMENT)):
+        part: Any = DOCUMENT
+        for name in reference.removeprefix("#/").split("/"):
+            part = part.get(name, {})
+        assert part, f"{reference} does not resolve"
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_each_operation_is_summarized_and_tagged(name: str) -> None:
+    operation = OPERATIONS[name]
+    assert operation["summary"]
+    assert operation["tags"]
+    assert [other for other in OPERATIONS.values() if other["operationId"] == operation["operationId"]] == [operation]
+    assert all(
+        parameter.get("description") or parameter["in"] == "path" for parameter in operation.get("parameters", [])
+    )
+    assert all(answer["description"] for answer in operation["responses"].values())
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_each_operation_documents_its_problems(name: str) -> None:
+    operation = OPERATIONS[name]
+    answers = operation["responses"]
+    if operation.get("parameters") or "requestBody" in operation:
+        assert "422" in answers
+    if "series_id" in name and not name.startswith("POST /fit"):
+        assert "404" in answers
+    if "requestBody" in operation:
+        assert "413" in answers
+    for status, answer in answers.items():
+        if int(status) >= 400 and name != "GET /readyz":  # which says the same things whether ready or not
+            assert list(answer["content"]) == ["application/problem+json"], status
+            schema = answer["content"]["application/problem+json"]["schema"]
+            assert schema == {"$ref": "#/components/schemas/Problem"}
+    if "503" in answers and name != "GET /readyz":
+        assert "Retry-After" in answers["503"]["headers"]
+
+
+def bodies() -> Iterator[tuple[str, Any]]:
+    for name, operation in OPERATIONS.items():
+        for content in operation.get("requestBody", {}).get("content", {}).values():
+            schema = content["schema"]
+            for one in schema.get("anyOf", [schema]):
+                if "$ref" in one:
+                    one = DOCUMENT["components"]["schemas"][one["$ref"].rpartition("/")[2]]  # noqa: PLW2901
+                yield name, one
+
+
+def test_every_body_has_an_example_that_works(trained: Tidemark) -> None:
+    shown = list(bodies())
+    assert {name.split()[1] for name, _ in shown} >= {"/fit/{series_id}", "/predict/{series_id}"}
+    for name, schema in shown:
+        assert schema["examples"], name
+        method, path = name.split()
+        for example in schema["examples"]:
+            answer = trained.client.request(method, path.format(series_id="sensor_01", name="prod"), json=example)
+            assert answer.status_code == 200, f"{name} {example}: {answer.text}"
