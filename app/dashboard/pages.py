@@ -55,7 +55,9 @@ def _select_version(faults: Faults, series_id: _SeriesId, version: _Selector = "
 
 
 def _cut_out(
-    faults: Faults, start: Timestamp | None = None, end: Timestamp | None = None
+    faults: Faults,
+    start: Annotated[Timestamp | None, Query(description="Nothing before it; default the first point.")] = None,
+    end: Annotated[Timestamp | None, Query(description="Nothing behind it; default the last point.")] = None,
 ) -> tuple[float | None, float | None]:
     return _parse_time("start", start, faults), _parse_time("end", end, faults)
 
