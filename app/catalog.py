@@ -330,6 +330,7 @@ def _missing(connection: Connection, series_id: str, selector: Selector) -> Tide
     """Why there is no such version."""
     last = _last(connection, series_id)
     if isinstance(selector, str):
+        _latest(connection, series_id)
         return AliasNotFound(
             f"{series_id} has no alias {selector}. PUT /series/{series_id}/aliases/{selector} makes it."
         )

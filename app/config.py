@@ -23,6 +23,7 @@ class Settings(BaseSettings):
 
     database_url: str | None = Field(
         None,
+        repr=False,
         description="SQLAlchemy URL of PostgreSQL or SQLite. Default: SQLite in DATA_DIR.",
     )
     database_host: str | None = Field(
@@ -38,6 +39,7 @@ class Settings(BaseSettings):
 
     redis_url: str | None = Field(
         None,
+        repr=False,
         description="Redis for request latencies across replicas. Default: kept in this process.",
     )
     latency_history_limit: int = Field(

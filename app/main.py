@@ -29,7 +29,14 @@ def create_app(services: Services) -> FastAPI:
         yield
         services.close()
 
-    app = FastAPI(title="Tidemark", version=__version__, description=DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(
+        title="Tidemark",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,  # the dashboard serves /docs: FastAPI's own pages load their scripts from the internet
+        redoc_url=None,
+    )
     app.add_middleware(LimitBody, max_body_mb=services.settings.max_body_mb)
     app.add_middleware(MeasureRequests, metrics=services.metrics, latencies=services.latencies)
     problems.install(app)
@@ -42,8 +49,7 @@ def create_app(services: Services) -> FastAPI:
 def _openapi(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        document["components"]["schemas"]["Problem"] = Problem.model_json_schema(
-            ref_template="#/components/schemas/{model}"
-        )
+        problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        document["components"]["schemas"] |= problem.pop("$defs") | {"Problem": problem}
         app.openapi_schema = document
     return app.openapi_schema

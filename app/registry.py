@@ -31,6 +31,8 @@ _SHORTEST_GRACE = timedelta(minutes=1)
 _SAFE_FROM_SWEEPS_S = 30.0
 """Well below the shortest grace."""
 _SWEPT_AT_ONCE = 100
+_SWEEP_PAUSE_S = 0.15
+"""Between two batches fits get their turn; SQLite looks for it every 0.1 s."""
 
 
 class Swept(NamedTuple):
@@ -181,6 +183,7 @@ class ModelRegistry:
         if not dry_run:
             for start in range(0, len(orphans), _SWEPT_AT_ONCE):
                 self._remove(orphans[start : start + _SWEPT_AT_ONCE], position)
+                time.sleep(_SWEEP_PAUSE_S)
             self.catalog.prune_changes(started_at - _KEEP_CHANGES)
         return Swept(len(orphans), sum(artifact.size_bytes for _, artifact in orphans))
 

@@ -337,6 +337,15 @@ def test_one_key_with_two_bodies_at_once_makes_one_version_and_bothers_nobody_el
     assert len({(f["series_id"], f["version"]) for f in (future.result() for future in others)}) == 20
 
 
+def test_the_key_of_a_deleted_version_makes_no_new_one(client: httpx.Client, series_id: str) -> None:
+    fit(client, series_id, Idempotency_Key="k1")
+    fit(client, series_id)
+    client.delete(f"/series/{series_id}/versions/1")
+    answer = client.post(f"/fit/{series_id}", json=FOUR_POINTS, headers={"Idempotency-Key": "k1"})
+    assert answer.status_code == 410
+    assert client.get(f"/series/{series_id}").json()["latest_version"] == "2"
+
+
 @pytest.mark.parametrize("key", ["", "a b", "x" * 256])
 def test_a_key_that_is_none_is_refused(client: httpx.Client, series_id: str, key: str) -> None:
     answer = client.post(f"/fit/{series_id}", json=FOUR_POINTS, headers={"Idempotency-Key": key})

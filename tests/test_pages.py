@@ -319,6 +319,12 @@ def test_the_plot_marks_each_anomaly(watched: Watched, client: httpx.Client, ser
 
 
 @in_chromium
+def test_the_reference_of_the_api_lists_its_routes_without_the_internet(watched: Watched) -> None:
+    watched.page.goto("docs")
+    expect(watched.page.locator(".opblock-summary-path", has_text="/predict/")).to_be_visible()
+
+
+@in_chromium
 def test_one_steps_through_versions(watched: Watched, client: httpx.Client, series_id: str) -> None:
     for spikes in (1, 2, 3):
         fit(client, series_id, points=200, spikes=spikes)

@@ -63,15 +63,16 @@ def test_an_unknown_path_is_a_problem(client: httpx.Client) -> None:
 
 def test_a_wrong_method_is_a_problem_that_names_the_right_ones(client: httpx.Client) -> None:
     for method, path, allowed in (
-        ("GET", "/fit/a", "POST"),
-        ("DELETE", "/predict/a", "POST"),
-        ("POST", "/series", "GET"),
-        ("PATCH", "/series/a/aliases/prod", "DELETE, GET, PUT"),
-        ("PUT", "/healthcheck", "GET"),
+        ("GET", "/fit/a", {"POST"}),
+        ("DELETE", "/predict/a", {"POST"}),
+        ("POST", "/series", {"GET"}),
+        ("POST", "/series/a", {"DELETE", "GET"}),
+        ("PATCH", "/series/a/aliases/prod", {"DELETE", "GET", "PUT"}),
+        ("PUT", "/healthcheck", {"GET"}),
     ):
         answer = client.request(method, path)
         problem(answer, 405)
-        assert set(allowed.split(", ")) & set(answer.headers["Allow"].split(", "))
+        assert set(answer.headers["Allow"].split(", ")) - {"HEAD"} == allowed
 
 
 def test_a_series_that_is_not_found_is_a_problem_that_says_what_to_do(client: httpx.Client, series_id: str) -> None:

@@ -1,6 +1,7 @@
 """`sweep` removes what no version names, and nothing else, whatever goes on at the same time."""
 
 import hashlib
+import math
 import os
 import threading
 import time
@@ -11,11 +12,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import delete
 
 from app.artifacts.base import UNFINISHED, ArtifactStore, StoredArtifact
 from app.bootstrap import Services
-from app.db import changes
 from app.detectors.mean_std import MeanStd, MeanStdParams
 from app.errors import ConfigurationError
 from app.preconditions import Precondition
@@ -150,22 +149,31 @@ class Workshop:
         self.sweeper, self.other = build_services(database_url=url), build_services(database_url=url)
         self.services, self.data_dir = services, data_dir
         self.stop = threading.Event()
+        self.began_at_s: dict[int, float] = {}
         self.swept = 0
 
     def sweep(self) -> None:
         while not self.stop.is_set():
-            for path in self.data_dir.glob("*/??/*"):  # old, all of them but those that are being written
-                with suppress(FileNotFoundError):
-                    os.utime(path, (0, 0))
+            self.make_artifacts_old()
             self.swept += self.sweeper.registry.sweep(timedelta(minutes=1)).artifacts
             time.sleep(0.01)
+
+    def make_artifacts_old(self) -> None:
+        """All that no fit under way has written; those are younger than the grace in real life too."""
+        began_at_s = min([time.time(), *self.began_at_s.values()]) - 0.02
+        for path in self.data_dir.glob("*/??/*"):
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < began_at_s:
+                    os.utime(path, (0, 0))
 
     def fit_and_delete(self, worker: int) -> None:
         """The same data as another worker, so that what one deletes the other fits again."""
         services, name = (self.services, self.other)[worker % 2], self.NAMES[worker]
         while not self.stop.is_set():
             for seed in (worker // 2, worker // 2 + 10):
+                self.began_at_s[worker] = time.time()
                 number = (fit if worker < 2 else begin_fit)(services, name, seed)
+                self.began_at_s[worker] = math.inf
                 assert load_everything(services, [name]) == 1
                 services.registry.delete_version(name, number, ANY)
 

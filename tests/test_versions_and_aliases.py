@@ -390,6 +390,14 @@ def test_an_alias_is_made_only_if_new_or_moved_only_if_there(client: httpx.Clien
     assert move(client, trained, "canary", "2", If_Match="*").status_code == 200
 
 
+@pytest.mark.parametrize("header", ["If-Match", "If-None-Match"])
+def test_a_condition_that_names_no_tag_is_refused(client: httpx.Client, trained: str, header: str) -> None:
+    answer = client.put(f"/series/{trained}/aliases/prod", json={"version": "1"}, headers={header: ""})
+    assert answer.status_code == 422
+    assert [(f["in"], f["pointer"].lower()) for f in answer.json()["errors"]] == [("header", f"/{header.lower()}")]
+    assert judged_by(client, trained, "@prod") == "2"
+
+
 def test_of_two_moves_with_the_same_tag_exactly_one_wins(client: httpx.Client, trained: str) -> None:
     for _ in range(5):
         tag = etag(client, f"/series/{trained}/aliases/prod")

@@ -14,7 +14,7 @@ from app.versions import Selector, parse_alias_name, parse_number, parse_selecto
 
 SERIES_ID_PATTERN = r"^(?!.*\.\.)[A-Za-z0-9._-]{1,200}$"
 SELECTOR_PATTERN = "^(latest|[vV]?[0-9]{1,9}|@[A-Za-z0-9][A-Za-z0-9._-]{0,99})$"
-_NUMBER_PATTERN = "^[vV]?0*[1-9][0-9]{0,7}$"
+_NUMBER_PATTERN = "^[vV]?(?!0+$)[0-9]{1,9}$"
 _ALIAS_PATTERN = "^(?!latest$)[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 SERIES_ID_DESCRIPTION = "Name of the series: letters, digits, '.', '_' and '-', without '..'."
@@ -33,6 +33,8 @@ _Number = Annotated[
 _AliasName = Annotated[
     str, Path(description="Name of the alias.", json_schema_extra={"pattern": _ALIAS_PATTERN}, examples=["prod"])
 ]
+_IfMatch = Annotated[str | None, Header(min_length=1, description="Only if the entity tag is one of these.")]
+_IfNoneMatch = Annotated[str | None, Header(min_length=1, description="Only if the tag is none of these; * for new.")]
 
 
 class SelectedVersion(NamedTuple):
@@ -88,8 +90,8 @@ def _alias(series_id: _SeriesId, name: _AliasName, faults: Faults) -> NamedAlias
 
 
 def _precondition(
-    if_match: Annotated[str | None, Header(description="Change it only if its entity tag is one of these.")] = None,
-    if_none_match: Annotated[str | None, Header(description="Only if its tag is none of these; * for new.")] = None,
+    if_match: _IfMatch = None,
+    if_none_match: _IfNoneMatch = None,
 ) -> Precondition:
     return Precondition(if_match, if_none_match)
 

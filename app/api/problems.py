@@ -1,5 +1,6 @@
 """Errors as answers: RFC 9457 problem documents, from one place."""
 
+import re
 from collections.abc import Sequence
 from http import HTTPStatus
 from urllib.parse import quote
@@ -83,7 +84,21 @@ def _answer_http(request: Request, error: Exception) -> Response:
     title = HTTPStatus(error.status_code).phrase
     detail = _ADVICE.get(error.status_code, error.detail)
     kind = title.lower().replace(" ", "-")
-    return problem(request, error.status_code, kind, title, detail, headers=dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (methods := _methods_of_path(request)):
+        headers["Allow"] = ", ".join(sorted(methods))
+    return problem(request, error.status_code, kind, title, detail, headers=headers)
+
+
+def _methods_of_path(request: Request) -> set[str]:
+    """What all routes of this path take together; the framework names the first one's only."""
+    app: FastAPI = request.app
+    methods: set[str] = set()
+    for path, operations in app.openapi()["paths"].items():
+        template = re.sub(r"\\{.*?\\}", "[^/]+", re.escape(path))
+        if re.fullmatch(template, request.scope["path"]):
+            methods |= {method.upper() for method in operations}
+    return methods
 
 
 def _answer_unexpected(request: Request, error: Exception) -> Response:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
+from app.api.parameters import SELECTOR_DESCRIPTION, SELECTOR_PATTERN
 from app.detectors import DEFAULT_DETECTOR, DETECTORS, find_detector
 from app.series import LATEST_TIMESTAMP_S, format_timestamp
 from app.versions import Alias, SeriesSummary, Version
@@ -35,6 +36,7 @@ Params = Annotated[
     dict[str, Any],
     WithJsonSchema({"anyOf": [find_detector(name).Params.model_json_schema() for name in DETECTORS]}),
 ]
+SelectorText = Annotated[str, Field(pattern=SELECTOR_PATTERN)]
 
 
 def _example(**fields: Any) -> ConfigDict:
@@ -48,8 +50,8 @@ class FitRequest(BaseModel):
 
     timestamps: Annotated[list[Timestamp], Field(min_length=2)]
     values: Annotated[list[float], Field(min_length=2, description="Finite numbers, not all equal.")]
-    detector: DetectorName = DEFAULT_DETECTOR
-    params: Params = {}
+    detector: DetectorName | None = DEFAULT_DETECTOR
+    params: Params | None = {}
 
 
 class FitAnswer(BaseModel):
@@ -181,7 +183,9 @@ class AliasRequest(BaseModel):
 
     model_config = _example(version="3")
 
-    version: Annotated[str, Field(description="A number like 3 or v3, latest, or another alias like @prod.")]
+    version: Annotated[
+        SelectorText | Annotated[int, Field(ge=0, le=999_999_999)], Field(description=SELECTOR_DESCRIPTION)
+    ]
 
 
 class AliasItem(BaseModel):

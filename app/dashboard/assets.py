@@ -11,7 +11,12 @@ from fastapi import Request
 from fastapi.responses import Response
 
 STATIC_FOLDER = Path(__file__).parent / "static"
-PLOTLY = "plotly.min.js"
+PACKAGED = {
+    "plotly.min.js": ("plotly", "plotly/package_data/plotly.min.js"),
+    "swagger-ui-bundle.js": ("fastapi-offline", "fastapi_offline/static/swagger-ui-bundle.js"),
+    "swagger-ui.css": ("fastapi-offline", "fastapi_offline/static/swagger-ui.css"),
+}
+"""Files of installed packages, as distribution and path: none of them is imported, which would take a second."""
 
 _MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
@@ -37,7 +42,7 @@ class Assets:
         # One print for all, so that a script may import its neighbour by a relative path.
         self._fingerprint = hashlib.sha256(b"".join(contents.values())).hexdigest()[:16]
         self._assets = {name: _asset(name, content) for name, content in contents.items()}
-        self._plotly_fingerprint = f"plotly-{distribution('plotly').version}"
+        self._packages = {name: f"{package}-{distribution(package).version}" for name, (package, _) in PACKAGED.items()}
 
     def path(self, name: str) -> str:
         """Where a file is served, relative to the pages."""
@@ -48,7 +53,7 @@ class Assets:
 
         A fingerprint of another release, as two meet in a rolling update, gives our file, not to be kept.
         """
-        asset = _plotly() if name == PLOTLY else self._assets.get(name)
+        asset = _packaged(name) if name in PACKAGED else self._assets.get(name)
         if asset is None:
             return None
         is_current = fingerprint == self._fingerprint_of(name)
@@ -65,7 +70,7 @@ class Assets:
         return Response(body, headers=headers, media_type=asset.media_type)
 
     def _fingerprint_of(self, name: str) -> str:
-        return self._plotly_fingerprint if name == PLOTLY else self._fingerprint
+        return self._packages.get(name, self._fingerprint)
 
 
 def accepts_gzip(request: Request) -> bool:
@@ -82,7 +87,6 @@ def _asset(name: str, content: bytes) -> Asset:
 
 
 @cache
-def _plotly() -> Asset:
-    """plotly.js out of the installed package, whose import would take half a second."""
-    path = Path(str(distribution("plotly").locate_file(f"plotly/package_data/{PLOTLY}")))
-    return _asset(PLOTLY, path.read_bytes())
+def _packaged(name: str) -> Asset:
+    package, path = PACKAGED[name]
+    return _asset(name, Path(str(distribution(package).locate_file(path))).read_bytes())

@@ -140,6 +140,10 @@ def router(services: Services) -> APIRouter:
             headers["Content-Encoding"] = "gzip"
         return Response(content, headers=headers, media_type="application/json")
 
+    @routes.get("/docs", include_in_schema=False)
+    def docs(request: Request) -> Response:
+        return pages.answer(request, "docs.html", dict)
+
     @routes.get("/static/{fingerprint}/{name}", include_in_schema=False)
     def static(request: Request, fingerprint: str, name: str) -> Response:
         found = assets.answer(request, fingerprint, name)

@@ -192,7 +192,7 @@ function describe() {
     shown.method === "all"
       ? `All ${count} points${where}.`
       : `${count} of ${shown.points.toLocaleString("en")} points${where}, chosen by min-max: ` +
-        "each stretch keeps its lowest and highest point, so no spike is lost. Zoom in for all of them.";
+        "each stretch keeps its lowest, its highest and its most anomalous point, so no spike is lost. Zoom in for all of them.";
   const strongest = marked === anomalies ? "" : `, the ${marked.toLocaleString("en")} strongest of them marked`;
   const scale = fitHeight(shown, view) ? "" : " The values are too large to draw; the list and the JSON have them.";
   caption.textContent = `${method} ${anomalies.toLocaleString("en")} outside the normal band${strongest}.${scale}`;
