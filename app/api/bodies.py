@@ -74,8 +74,10 @@ def parse_prediction(body: bytes, max_points: int, faults: list[Fault]) -> Point
 def parse_alias(body: bytes, faults: list[Fault]) -> Selector:
     """The version that an alias is to point at. Raises InvalidInput with `faults` and its own, MalformedBody."""
     raw = _parse_object(body, faults).get("version")
-    if isinstance(raw, int | float) and not isinstance(raw, bool) and float(raw).is_integer():
-        raw = str(int(raw))  # JSON has one kind of number: 3.0 is 3
+    if isinstance(raw, float) and raw.is_integer():
+        raw = int(raw)  # JSON has one kind of number: 3.0 is 3
+    if isinstance(raw, int) and not isinstance(raw, bool):
+        raw = str(raw)
     selector = parse_selector(raw if isinstance(raw, str) else "", faults, "body")
     if faults:
         raise InvalidInput(faults)
