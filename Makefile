@@ -15,13 +15,13 @@ help: ## List the commands.
 
 $(VENV)/run.stamp: requirements.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing requirements.txt into $(VENV) ..."
+	@echo "Installing requirements.txt into $(VENV), which takes half a minute ..."
 	@$(PIP_INSTALL) -r requirements.txt
 	@touch $@
 
 $(VENV)/dev.stamp: requirements-dev.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing requirements-dev.txt into $(VENV) ..."
+	@echo "Installing requirements-dev.txt into $(VENV), which takes a minute ..."
 	@$(PIP_INSTALL) -r requirements-dev.txt
 	@touch $@ $(VENV)/run.stamp
 

@@ -123,6 +123,7 @@ changes = Table(
 )
 
 _UNDEFINED = ("UndefinedTable", "UndefinedColumn")
+_DAMAGED = ("file is not a database", "database disk image is malformed")
 _READ_ONLY = ("ReadOnlySqlTransaction",)
 _SCHEMA_LOCK = int.from_bytes(b"tidemark")
 _NO_SUCH = ("no such table", "no such column")
@@ -202,7 +203,7 @@ def _translate(error: DBAPIError) -> Exception:
     if type(error.orig).__name__ in _UNDEFINED or reason.startswith(_NO_SUCH):
         return SchemaOutdated(f"The database schema is not current ({reason}): run `python -m app migrate`.")
     is_away = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
-    if is_away or type(error.orig).__name__ in _READ_ONLY:
+    if is_away or type(error.orig).__name__ in _READ_ONLY or reason in _DAMAGED:
         return DatabaseUnavailable(f"The database cannot be used right now ({reason}). Try again in a moment.")
     return error
 
@@ -215,8 +216,12 @@ def _supported(url: str) -> URL:
     match parsed.drivername:
         case "postgresql" | "postgres":
             return parsed.set(drivername="postgresql+psycopg2")
-        case "postgresql+psycopg2" | "sqlite":
+        case "postgresql+psycopg2":
             return parsed
+        case "sqlite" if parsed.database not in {None, "", ":memory:"}:
+            return parsed
+        case "sqlite":
+            raise ConfigurationError("DATABASE_URL must name a file, which all processes share: sqlite:///tidemark.db")
     message = f"DATABASE_URL starts with {parsed.drivername}://; use postgresql:// or sqlite:///"
     raise ConfigurationError(message)
 

@@ -16,6 +16,9 @@ START_OVER_S = 3600.0
 MOST_CHANGES = 10_000
 """Read at once; beyond as many gaps it is cheaper to forget everything."""
 
+_IN_FLIGHT = 100
+"""Changes that may be uncommitted below the first of a feed."""
+
 log = structlog.get_logger()
 
 
@@ -59,7 +62,7 @@ class ChangeFollower:
         # A little before the end: a change that was not committed yet shows there as a gap.
         last = self._catalog.last_change()
         first = self._catalog.changes_after(last - FEED_OVERLAP, [], 1)
-        self._position = first[0].id - 1 if first else last
+        self._position = first[0].id - 1 - _IN_FLIGHT if first else last
         self._missed.clear()
         self._read(now)
         self._cache.forget_all()
@@ -83,8 +86,8 @@ class ChangeFollower:
             self._cache.forget_all()
 
     def _run(self) -> None:
-        is_failing = False
-        while not self._stopping.wait(POLL_INTERVAL_S):
+        is_failing = is_last = False
+        while not is_last:
             try:
                 self.poll()
             except Exception as error:  # noqa: BLE001  the thread must outlive whatever it is
@@ -95,3 +98,4 @@ class ChangeFollower:
                 if is_failing:
                     log.info("changes of other processes are followed again")
                 is_failing = False
+            is_last = self._stopping.wait(POLL_INTERVAL_S)

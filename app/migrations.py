@@ -5,6 +5,7 @@ from pathlib import Path
 
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import text
 
 from alembic import command
@@ -20,18 +21,27 @@ def migrate(database: Database, revision: str = "head") -> None:
     with database.write() as connection:
         database.lock_schema(connection)
         config.attributes["connection"] = connection
-        command.upgrade(config, revision)
+        try:
+            command.upgrade(config, revision)
+        except CommandError as error:
+            message = f"The database is of a later release than this one ({error}): run that release, or a newer one."
+            raise SchemaOutdated(message) from error
 
 
 def check_schema(database: Database) -> None:
     """Raises SchemaOutdated when the schema is not that of this release, DatabaseUnavailable when unreachable."""
     with database.read() as connection:
         current = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-    if current != _head():
-        message = f"The schema is at {current}, this release needs {_head()}: run `python -m app migrate`."
+    if current is not None and current not in _revisions():
+        message = f"The schema is at {current}, which a later release made: run that release, or a newer one."
+        raise SchemaOutdated(message)
+    if current != _revisions()[0]:
+        needed = _revisions()[0]
+        message = f"The schema is at {current or 'nothing'}, this release needs {needed}: run `python -m app migrate`."
         raise SchemaOutdated(message)
 
 
 @cache
-def _head() -> str | None:
-    return ScriptDirectory.from_config(Config(_INI)).get_current_head()
+def _revisions() -> list[str]:
+    """All that this release knows, the newest first."""
+    return [script.revision for script in ScriptDirectory.from_config(Config(_INI)).walk_revisions()]

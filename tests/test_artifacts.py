@@ -364,6 +364,36 @@ def test_the_whole_service_runs_on_s3_and_comes_back_after_a_restart(
     assert not list((tmp_path / "data").glob("*/*/*"))
 
 
+def test_while_s3_is_away_fits_are_503_and_warm_predictions_go_on(
+    serve: Callable[..., Tidemark], tmp_path: Path
+) -> None:
+    s3 = S3Server(tmp_path)
+    server = serve(
+        **s3.settings,
+        MODEL_STATE_FOLDER="s3://tidemark/models",
+        TRAINING_DATA_FOLDER="s3://tidemark/training",
+    )
+    point = {"timestamp": 5, "value": 13.0}
+    assert server.client.post("/fit/s", json=HISTORY).status_code == 200
+    assert server.client.post("/predict/s", json=point).status_code == 200
+    s3.stop()
+    started = time.monotonic()
+    for headers in ({}, {"Idempotency-Key": "k"}):
+        refused = server.client.post("/fit/s", json=HISTORY, headers=headers)
+        assert refused.status_code == 503
+        assert refused.json()["type"].endswith("artifact-store-unavailable")
+        assert int(refused.headers["retry-after"]) > 0
+    assert server.client.post("/predict/s", json=point).status_code == 200
+    ready = server.client.get("/readyz")
+    assert ready.status_code == 503
+    assert "s3://tidemark/models" in ready.json()["checks"]["model_store"]
+    assert time.monotonic() - started < 20
+    s3.start()
+    assert server.client.get("/readyz").status_code == 200
+    assert server.client.post("/fit/s", json=HISTORY).json()["version"] == "2"
+    s3.stop()
+
+
 # ---- what is stored ------------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 
 import httpx
 import pytest
@@ -166,16 +165,3 @@ def test_every_acknowledged_fit_of_a_server_killed_under_load_is_there_afterward
                 assert answer.json()["expected"] == pytest.approx(expected[number])
         body = {"timestamps": [1, 2, 3], "values": [1, 2, 3]}
         assert int(second.client.post(f"/fit/{series_id}", json=body).json()["version"]) == len(listed) + 1
-
-
-def test_the_steps_really_are_on_the_way_of_a_fit(services: Services) -> None:
-    """Without a kill the same process ends well, so the exit statuses above mean what they say."""
-    code = (
-        "import sys; from pathlib import Path; from tests.crashing import *; "
-        "s = build(Settings(_env_file=None, database_url=sys.argv[1], data_dir=Path(sys.argv[2]))); "
-        "s.training.fit('s', history(2), MeanStd, MeanStdParams())"
-    )
-    arguments = [str(services.settings.database_url), str(services.settings.data_dir)]
-    subprocess.run([sys.executable, "-c", code, *arguments], cwd=REPOSITORY, check=True)
-    assert services.registry.catalog.get_version("s", LATEST).version == 1
-    assert Path(services.settings.data_dir).exists()

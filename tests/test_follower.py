@@ -156,6 +156,40 @@ def test_a_process_that_starts_while_a_change_is_being_committed_sees_it(
     assert not here.is_warm("late")
 
 
+def test_a_process_that_starts_then_sees_it_even_when_nothing_older_is_left_in_the_feed(
+    new_postgres_database: Database, build_services: Callable[..., Services]
+) -> None:
+    url = new_postgres_database.url.render_as_string(hide_password=False)
+    here, there = Replica(build_services(database_url=url)), Replica(build_services(database_url=url))
+    for name in ("late", "early"):
+        there.fit(name)
+    with new_postgres_database.write() as connection:
+        connection.execute(delete(changes))
+    with new_postgres_database.write() as connection:
+        record_change(connection, "late")
+        there.fit("early")
+        here.poll()
+        assert here.predicts("late") == 1
+    here.poll()
+    assert not here.is_warm("late")
+
+
+def test_a_replica_that_could_not_read_the_feed_until_parts_of_it_were_pruned_forgets_everything(
+    here: Replica, there: Replica
+) -> None:
+    there.fit("s")
+    here.poll()
+    assert here.predicts("s") == 1
+    there.fit("s")
+    with there.services.database.write() as connection:
+        connection.execute(delete(changes))
+    here.poll()
+    assert here.is_warm("s")  # it cannot know, if that were to happen within the hour
+    here.services.follower._read_at = time.monotonic() - 3601
+    here.poll()
+    assert not here.is_warm("s")
+
+
 def test_ids_that_were_rolled_back_do_no_harm(
     new_postgres_database: Database, build_services: Callable[..., Services]
 ) -> None:

@@ -113,6 +113,16 @@ def test_a_version_carries_all_of_its_provenance(services: Services) -> None:
     assert services.registry.read_training_data(read).values.tobytes() == history(3).values.tobytes()
 
 
+def test_a_model_in_memory_is_not_read_again_when_only_what_points_at_it_changed(services: Services) -> None:
+    version = fit(services)
+    assert services.prediction.predict_one("s", LATEST, 60.0, 1.0)[0] == 1
+    models, _ = services.stores
+    models.store.delete(models.key(version.model_digest))  # the store is of no use any more
+    services.registry.set_alias("s", "prod", 1, ANY)
+    assert services.prediction.predict_one("s", "prod", 60.0, 1.0)[0] == 1
+    assert services.prediction.predict_one("s", LATEST, 60.0, 1.0)[0] == 1
+
+
 # ---- damage --------------------------------------------------------------------------------------------------
 
 

@@ -21,7 +21,12 @@ from app.simulation import simulate_sensor
 
 _PATIENT_S = 3600
 
-cli = typer.Typer(add_completion=False, no_args_is_help=True, help="Tidemark: anomaly detection as a service.")
+cli = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Tidemark: anomaly detection as a service.",
+)
 
 
 def run() -> None:

@@ -1,7 +1,7 @@
 """The pages, the data of the plot, and the static files."""
 
 import gzip
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
@@ -146,12 +146,13 @@ def router(services: Services) -> APIRouter:
 
     @routes.get("/static/{fingerprint}/{name}", include_in_schema=False)
     def static(request: Request, fingerprint: str, name: str) -> Response:
-        found = assets.answer(request, fingerprint, name)
-        if found is None:
-            raise HTTPException(404)
-        return found
+        return assets.answer(request, fingerprint, name) or _no_such_file()
 
     return routes
+
+
+def _no_such_file() -> NoReturn:
+    raise HTTPException(404)
 
 
 def _is_selector(raw: str) -> bool:
