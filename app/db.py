@@ -240,7 +240,7 @@ def _connect_args(timeout_s: int, *, is_postgres: bool) -> dict[str, Any]:
     timeout_ms = timeout_s * 1000
     limits = f"-c statement_timeout={timeout_ms} -c idle_in_transaction_session_timeout={timeout_ms}"
     return {
-        "connect_timeout": timeout_s,
+        "connect_timeout": min(timeout_s, 10),
         "tcp_user_timeout": timeout_ms,
         "application_name": "tidemark",
         "options": f"{limits} -c timezone=UTC",

@@ -11,7 +11,11 @@ import psycopg2
 import pytest
 import redis
 
+from app.bootstrap import Services
+from app.detectors.mean_std import MeanStd, MeanStdParams
+from app.migrations import migrate
 from app.telemetry import KEY_PREFIX
+from tests.crashing import history
 from tests.servers import PostgresServer, RedisServer, Tidemark, create_database, run_tidemark
 
 BODY = {"timestamps": [1, 2, 3, 4], "values": [10.0, 10.5, 9.5, 10.0]}
@@ -47,11 +51,9 @@ def is_unavailable(answer: httpx.Response, kind: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    """A PostgreSQL server of this module's own, to be stopped and started."""
-    server = PostgresServer(tmp_path_factory.mktemp("own") / "postgres")
-    yield server
-    server.stop()
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> PostgresServer:
+    """A PostgreSQL server of this module's own, to be stopped and started; it ends with the worker."""
+    return PostgresServer(tmp_path_factory.mktemp("own") / "postgres")
 
 
 @pytest.fixture
@@ -110,15 +112,17 @@ def test_without_postgresql_warm_predictions_go_on_and_all_else_is_503_until_it_
     assert [v["version"] for v in server.client.get("/series/s/versions").json()["versions"]] == ["3", "2", "1"]
 
 
-def test_a_postgresql_restarted_between_two_requests_fails_none_of_them(
-    server: Tidemark, postgres: PostgresServer
+def test_a_postgresql_restarted_between_two_requests_fails_neither(
+    postgres: PostgresServer, build_services: Callable[..., Services]
 ) -> None:
     """Connections that broke while they were idle are replaced, not handed out."""
-    for _ in range(3):
+    services = build_services(database_url=create_database(postgres.url, "restarted"))
+    migrate(services.database)
+    for n in range(1, 4):
+        assert services.training.fit("s", history(n), MeanStd, MeanStdParams()).version == n
+        assert services.registry.catalog.get_series("s")[1] == n
         postgres.stop()
         postgres.start()
-        assert fit(server).status_code == 200
-        assert server.client.get("/series/s").status_code == 200
 
 
 def test_fits_during_a_crash_of_postgresql_are_acknowledged_only_when_they_are_kept(
