@@ -1,6 +1,7 @@
 """Tables, engine and transactions. What differs between PostgreSQL and SQLite stands here and nowhere else."""
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -125,6 +126,8 @@ changes = Table(
 _UNDEFINED = ("UndefinedTable", "UndefinedColumn")
 _DAMAGED = ("file is not a database", "database disk image is malformed")
 _READ_ONLY = ("ReadOnlySqlTransaction",)
+_WAL_PATIENCE_S = 5.0
+_WAL_PAUSE_S = 0.05
 _SCHEMA_LOCK = int.from_bytes(b"tidemark")
 _NO_SUCH = ("no such table", "no such column")
 
@@ -249,9 +252,23 @@ def _connect_args(timeout_s: int, *, is_postgres: bool) -> dict[str, Any]:
 
 def _prepare_sqlite(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
     connection.isolation_level = None  # transactions begin where `_begin_sqlite` says so
-    connection.execute("PRAGMA journal_mode = WAL")
+    _enter_wal(connection)
     connection.execute("PRAGMA synchronous = FULL")  # an acknowledged fit survives a power cut
     connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _enter_wal(connection: sqlite3.Connection) -> None:
+    """Write-ahead log, which lasts for the file. Of several who set it on a new one at once, all but one fail."""
+    deadline = time.monotonic() + _WAL_PATIENCE_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_WAL_PAUSE_S)
+        else:
+            return
 
 
 def _begin_sqlite(connection: Connection) -> None:
