@@ -206,6 +206,7 @@ def _translate(error: DBAPIError) -> Exception:
     if type(error.orig).__name__ in _UNDEFINED or reason.startswith(_NO_SUCH):
         return SchemaOutdated(f"The database schema is not current ({reason}): run `python -m app migrate`.")
     is_away = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
+    is_away = is_away or error.statement is None  # it was while connecting
     if is_away or type(error.orig).__name__ in _READ_ONLY or reason in _DAMAGED:
         return DatabaseUnavailable(f"The database cannot be used right now ({reason}). Try again in a moment.")
     return error
@@ -214,7 +215,7 @@ def _translate(error: DBAPIError) -> Exception:
 def _supported(url: str) -> URL:
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # the latter for a port that is no number
         raise ConfigurationError("DATABASE_URL is not a URL like postgresql://user:password@host/name.") from None
     match parsed.drivername:
         case "postgresql" | "postgres":

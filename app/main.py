@@ -34,6 +34,7 @@ def create_app(services: Services) -> FastAPI:
         version=__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
+        redirect_slashes=False,
         docs_url=None,  # the dashboard serves /docs: FastAPI's own pages load their scripts from the internet
         redoc_url=None,
     )

@@ -38,13 +38,14 @@ class _Entry:
 
 
 class Loading:
-    """One load under way; what it read is stale when the series changes before it ends."""
+    """One load under way; what it reads may be stale when the series changes before it ends."""
 
-    __slots__ = ("is_stale", "series_id")
+    __slots__ = ("is_model_stale", "is_stale", "series_id")
 
     def __init__(self, series_id: str) -> None:
         self.series_id = series_id
         self.is_stale = False
+        self.is_model_stale = False
 
 
 class ModelCache:
@@ -80,10 +81,12 @@ class ModelCache:
         pointers: tuple[int, Mapping[str, int]] | None = None,
         model: LoadedModel | None = None,
     ) -> None:
-        """End a load and keep what it read, unless the series changed in the meantime."""
+        """End a load and keep what it read, but for what a change in the meantime may have made untrue."""
         with self._lock:
             self._loading.discard(loading)
-            if loading.is_stale or (pointers is None and model is None):
+            pointers = None if loading.is_stale else pointers
+            model = None if loading.is_model_stale else model
+            if pointers is None and model is None:
                 return
             entry = self._entries.get(loading.series_id)
             if entry is None:
@@ -103,6 +106,7 @@ class ModelCache:
             for loading in self._loading:
                 if loading.series_id == series_id:
                     loading.is_stale = True
+                    loading.is_model_stale |= models
             entry = self._entries.get(series_id)
             if entry is None:
                 return
@@ -117,7 +121,7 @@ class ModelCache:
         """Anything may have changed."""
         with self._lock:
             for loading in self._loading:
-                loading.is_stale = True
+                loading.is_stale = loading.is_model_stale = True
             self._entries.clear()
             self._size_bytes = 0
 

@@ -1,7 +1,7 @@
 """The nouns of the registry: a version of a model, an alias, and how a request names either."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -93,6 +93,13 @@ def parse_selector(raw: str | None, faults: list[Fault], location: str = "query"
         return text[1:]
     faults.append(Fault("/version", "must be latest, a number like 3 or v3, or an alias like @prod", location))
     return LATEST
+
+
+def parse_selectors(raw: Sequence[str], faults: list[Fault]) -> Selector:
+    """As `parse_selector`, of a query that may name none, and must not name two."""
+    if len(raw) > 1:
+        faults.append(Fault("/version", f"is given {len(raw)} times: give one", "query"))
+    return parse_selector(raw[0] if raw else None, faults)
 
 
 def parse_number(raw: str, faults: list[Fault]) -> int:

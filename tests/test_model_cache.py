@@ -64,7 +64,24 @@ def test_a_load_during_which_the_series_changed_is_not_kept(forget: object) -> N
     forget(cache)  # type: ignore[operator]
     cache.finish(loading, (1, {"prod": 1}), model(1))
     assert cache.find("s", LATEST) is None
+    assert cache.find("s", "prod") is None
+
+
+@pytest.mark.parametrize("forget", [lambda c: c.forget("s", models=True), lambda c: c.forget_all()], ids=["one", "all"])
+def test_a_load_during_which_versions_were_deleted_keeps_no_model(forget: object) -> None:
+    cache = ModelCache(10_000)
+    loading = cache.begin("s")
+    forget(cache)  # type: ignore[operator]
+    cache.finish(loading, (1, {}), model(1))
     assert cache.find("s", 1) is None
+
+
+def test_a_load_during_which_only_the_latest_changed_keeps_its_model() -> None:
+    cache = ModelCache(10_000)
+    loading = cache.begin("s")
+    cache.forget("s")
+    cache.finish(loading, (1, {}), model(1))
+    assert cache.find("s", 1) is not None
     keep(cache, "s", latest=2)
     assert cache.find("s", LATEST) is not None
 

@@ -1,11 +1,14 @@
 """Errors as RFC 9457 problem documents, with every fault of a request at once."""
 
+import gzip
 import http.client
 import json
 import re
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,7 +16,7 @@ import httpx
 import pytest
 
 from app import errors
-from tests.servers import REPOSITORY, serve_tidemark
+from tests.servers import REPOSITORY, Tidemark, serve_tidemark
 
 FOUR_POINTS = {"timestamps": [1705000000, 1705000001, 1705000002, 1705000003], "values": [10.0, 10.5, 9.5, 10.0]}
 MEBIBYTE = 2**20
@@ -327,6 +330,60 @@ def test_fewer_points_than_a_fit_needs_are_refused(small: httpx.Client, series_i
     assert faults(answer) == [("body", "/values")]
     assert "at least 5" in answer.json()["errors"][0]["detail"]
     assert small.get(f"/series/{series_id}").status_code == 404
+
+
+# ---- clients that do odd things ---------------------------------------------------------------------------
+
+
+def test_a_version_given_twice_is_refused(client: httpx.Client, series_id: str) -> None:
+    answer = client.post(f"/predict/{series_id}?version=1&version=2", json={"timestamp": 1, "value": 1})
+    assert faults(answer) == [("query", "/version")]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (gzip.compress(b"{}"), "compressed by gzip"),
+        ("{}".encode("utf-16"), "UTF-16"),
+        (b"\xef\xbb\xbf{}", "byte order mark"),
+    ],
+    ids=["gzip", "utf-16", "byte order mark"],
+)
+def test_a_body_that_is_not_utf_8_text_is_called_what_it_is(
+    client: httpx.Client, series_id: str, body: bytes, said: str
+) -> None:
+    answer = client.post(f"/fit/{series_id}", content=body)
+    assert said in problem(answer, 422)["errors"][0]["detail"]
+
+
+def test_many_unknown_parameters_are_counted_not_listed(client: httpx.Client, series_id: str) -> None:
+    answer = client.post(f"/fit/{series_id}", json=FOUR_POINTS | {"params": {f"p{n}": n for n in range(10_000)}})
+    assert faults(answer) == [("body", "/params")]
+    assert "has 10000 names" in answer.json()["errors"][0]["detail"]
+
+
+def test_a_client_that_goes_away_in_the_middle_of_its_body_is_not_a_failure_of_ours(
+    serve: Callable[..., Tidemark],
+) -> None:
+    running = serve()
+    with socket.create_connection((running.client.base_url.host, running.client.base_url.port)) as connection:
+        connection.sendall(b"POST /fit/half HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n{")
+    deadline = time.monotonic() + 10
+    while 'route="/fit/{series_id}",status="499"' not in running.client.get("/metrics").text:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert "Traceback" not in running.log.read_text()
+
+
+@pytest.mark.parametrize("path", ["/", "/livez", "/readyz"])
+def test_monitors_may_ask_by_head(client: httpx.Client, path: str) -> None:
+    answer = client.head(path)
+    assert answer.status_code == 200
+    assert answer.content == b""
+
+
+def test_a_path_with_a_slash_too_many_is_not_redirected(client: httpx.Client) -> None:
+    assert client.get("/series/", follow_redirects=False).status_code == 404
 
 
 # ---- faults of our own -----------------------------------------------------------------------------------

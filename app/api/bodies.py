@@ -13,6 +13,12 @@ from app.errors import Fault, InvalidInput, MalformedBody
 from app.series import Series, parse_history, parse_points, parse_timestamp, parse_value
 from app.versions import Selector, parse_selector
 
+_NOT_TEXT = {
+    b"\x1f\x8b": "compressed by gzip",
+    b"\xff\xfe": "encoded as UTF-16",
+    b"\xfe\xff": "encoded as UTF-16",
+    b"\xef\xbb\xbf": "headed by a byte order mark",
+}
 _PARSE_POINT = {"timestamp": parse_timestamp, "value": parse_value}
 
 
@@ -105,4 +111,7 @@ def _parse_leniently(body: bytes, error: orjson.JSONDecodeError, faults: list[Fa
     except (ValueError, RecursionError):
         pass
     advice = f"is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+    for start, what in _NOT_TEXT.items():
+        if body.startswith(start):
+            advice = f"is {what}: send it as UTF-8, uncompressed"
     raise MalformedBody([*faults, Fault("", advice)]) from None

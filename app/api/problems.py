@@ -11,9 +11,11 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from app.errors import Fault, InvalidInput, TidemarkError, json_pointer
 
+_CLIENT_CLOSED_REQUEST = 499
 MEDIA_TYPE = "application/problem+json"
 _LOCATIONS = ("path", "query", "header", "body")
 _ADVICE = {
@@ -29,6 +31,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(TidemarkError, answer_error)
     app.add_exception_handler(RequestValidationError, _answer_validation)
     app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(ClientDisconnect, _answer_nobody)
     app.add_exception_handler(Exception, _answer_unexpected)
 
 
@@ -99,6 +102,11 @@ def _methods_of_path(request: Request) -> set[str]:
         if re.fullmatch(template, request.scope["path"]):
             methods |= {method.upper() for method in operations}
     return methods
+
+
+def _answer_nobody(request: Request, error: Exception) -> Response:  # noqa: ARG001
+    """The client went away before its request was whole; the status is for our metrics only."""
+    return Response(status_code=_CLIENT_CLOSED_REQUEST)
 
 
 def _answer_unexpected(request: Request, error: Exception) -> Response:

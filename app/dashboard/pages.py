@@ -73,6 +73,7 @@ def router(services: Services) -> APIRouter:
     assets = Assets()
     pages = Pages(assets)
 
+    @routes.head("/", include_in_schema=False)
     @routes.get("/", include_in_schema=False)
     def home(request: Request, search: str = "", cursor: str = "") -> Response:
         return pages.answer(request, "home.html", lambda: list_series(request, search.strip(), cursor))

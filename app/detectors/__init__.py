@@ -8,6 +8,7 @@ from pydantic_core import ErrorDetails
 
 from app.detectors.base import Detector, DetectorParams
 from app.errors import Fault, json_pointer
+from app.series import MAX_FAULTS
 
 DETECTORS: Mapping[str, str] = {
     "mean_std": "app.detectors.mean_std:MeanStd",
@@ -34,10 +35,13 @@ def choose_detector(name: object, params: object, faults: list[Fault]) -> tuple[
         faults.append(Fault("/detector", f"must be one of {', '.join(DETECTORS)}"))
         return None
     detector = find_detector(name)
+    known = ", ".join(detector.Params.model_fields)
+    if isinstance(params, dict) and len(params) > MAX_FAULTS:
+        faults.append(Fault("/params", f"has {len(params)} names; the parameters of this detector are: {known}"))
+        return None
     try:
         return detector, detector.Params.model_validate({} if params is None else params)
     except ValidationError as error:
-        known = ", ".join(detector.Params.model_fields)
         faults.extend(_params_fault(fault, known) for fault in error.errors(include_url=False))
         return None
 

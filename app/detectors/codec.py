@@ -11,7 +11,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from app.detectors import find_detector
+from app.detectors import DETECTORS, find_detector
 from app.detectors.base import Detector, DetectorParams
 
 FORMAT = 1
@@ -42,6 +42,8 @@ def decode(data: bytes) -> Detector:
         header = json.loads(json.loads(data[_HEADER_LENGTH_BYTES:end])["__metadata__"]["tidemark"])
         if header["format"] != FORMAT:
             raise ValueError(f"a model file of format {header['format']}; this release reads format {FORMAT}")
+        if header["detector"] not in DETECTORS:
+            raise ValueError(f"a model of the detector {header['detector']!r}, which this release does not have")
         params = json.dumps(header["params"], sort_keys=True)
         return find_detector(header["detector"]).load(state, _parse_params(header["detector"], params))
     except (SafetensorError, KeyError, TypeError) as error:

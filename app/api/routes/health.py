@@ -31,10 +31,12 @@ def router(services: Services) -> APIRouter:
         summary = summarize(services.latencies.last(kind))
         return Latency(avg=round(summary.avg, 3), p95=round(summary.p95, 3))
 
+    @routes.head("/livez", include_in_schema=False)
     @routes.get("/livez", summary="Whether the process answers")
     async def livez() -> Alive:
         return Alive()
 
+    @routes.head("/readyz", include_in_schema=False)
     @routes.get(
         "/readyz",
         summary="Whether the parts that it stands on can be used",
