@@ -4,6 +4,7 @@ TidemarkError                    500
 +-- InvalidInput                 422   every fault of the request, all at once
 |   +-- MalformedBody            422   the body is not the JSON that was announced
 |   +-- IdempotencyKeyReused     422
++-- CrossSiteRequest             403
 +-- SeriesNotFound               404
 |   +-- VersionNotFound          404
 |   +-- AliasNotFound            404
@@ -80,6 +81,13 @@ class IdempotencyKeyReused(InvalidInput):
     """An Idempotency-Key came back with another body."""
 
     title = "This Idempotency-Key belongs to another request"
+
+
+class CrossSiteRequest(TidemarkError):
+    """A page of another site tries to change something through its visitor's browser."""
+
+    status = 403
+    title = "Not from another site's page"
 
 
 class SeriesNotFound(TidemarkError):

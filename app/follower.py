@@ -1,10 +1,8 @@
 """Follows the feed of changes, so that each process knows what other processes did without asking each time."""
 
 import time
-from threading import Event, Thread
 
-import structlog
-
+from app.background import BackgroundLoop
 from app.catalog import FEED_OVERLAP, Catalog, Change
 from app.model_cache import ModelCache
 
@@ -18,8 +16,6 @@ MOST_CHANGES = 10_000
 
 _IN_FLIGHT = 100
 """Changes that may be uncommitted below the first of a feed."""
-
-log = structlog.get_logger()
 
 
 class ChangeFollower:
@@ -35,18 +31,20 @@ class ChangeFollower:
         self._position: int | None = None
         self._missed: dict[int, float] = {}
         self._read_at = 0.0
-        self._stopping = Event()
-        self._thread = Thread(target=self._run, name="change-follower", daemon=True)
+        self._loop = BackgroundLoop(
+            self.poll,
+            interval_s=POLL_INTERVAL_S,
+            failed="changes of other processes cannot be followed",
+            recovered="changes of other processes are followed again",
+        )
 
     def start(self) -> None:
         """Begin to follow."""
-        self._thread.start()
+        self._loop.start()
 
     def stop(self) -> None:
-        """End the thread; returns when it has ended."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        """End it; returns when it has ended."""
+        self._loop.stop()
 
     def poll(self) -> None:
         """Read the feed to its end. Raises DatabaseUnavailable or SchemaOutdated; then nothing was skipped."""
@@ -84,18 +82,3 @@ class ChangeFollower:
         else:  # the feed was pruned, or its counter jumped: cheaper to forget everything than to ask for each
             self._missed.clear()
             self._cache.forget_all()
-
-    def _run(self) -> None:
-        is_failing = is_last = False
-        while not is_last:
-            try:
-                self.poll()
-            except Exception as error:  # noqa: BLE001  the thread must outlive whatever it is
-                if not is_failing:
-                    log.warning("changes of other processes cannot be followed", reason=str(error))
-                is_failing = True
-            else:
-                if is_failing:
-                    log.info("changes of other processes are followed again")
-                is_failing = False
-            is_last = self._stopping.wait(POLL_INTERVAL_S)

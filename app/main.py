@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 
 from app import __version__
 from app.api import problems
-from app.api.middleware import LimitBody, MeasureRequests
+from app.api.middleware import LimitBody, MeasureRequests, RefuseOtherSites
 from app.api.routes import aliases, health, models, series
 from app.api.schemas import Problem
 from app.bootstrap import Services
@@ -38,6 +38,7 @@ def create_app(services: Services) -> FastAPI:
         docs_url=None,  # the dashboard serves /docs: FastAPI's own pages load their scripts from the internet
         redoc_url=None,
     )
+    app.add_middleware(RefuseOtherSites)
     app.add_middleware(LimitBody, max_body_mb=services.settings.max_body_mb)
     app.add_middleware(MeasureRequests, metrics=services.metrics, latencies=services.latencies)
     problems.install(app)

@@ -7,10 +7,9 @@ carries them to Redis in batches.
 import math
 from collections import deque
 from collections.abc import Sequence
-from threading import Event, Lock, Thread
+from threading import Lock
 from typing import Literal, NamedTuple, Protocol
 
-import structlog
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -28,6 +27,7 @@ from redis.retry import Retry
 from typing_extensions import override
 
 from app import __version__
+from app.background import BackgroundLoop
 from app.errors import ConfigurationError, LatencyStoreUnavailable
 
 Kind = Literal["inference", "training"]
@@ -35,8 +35,6 @@ Kind = Literal["inference", "training"]
 FLUSH_INTERVAL_S = 0.1
 REDIS_TIMEOUT_S = 1.0
 KEY_PREFIX = "tidemark:latency_ms:"
-
-log = structlog.get_logger()
 
 
 METRICS_CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -116,8 +114,12 @@ class RedisLatencyHistory(LatencyHistory):
         self._limit = limit
         self._buffers: dict[Kind, deque[float]] = {"inference": deque(maxlen=limit), "training": deque(maxlen=limit)}
         self._flushing = Lock()
-        self._stopping = Event()
-        self._thread = Thread(target=self._run, name="latency-flusher", daemon=True)
+        self._flusher = BackgroundLoop(
+            self._flush,
+            interval_s=FLUSH_INTERVAL_S,
+            failed="request latencies cannot be written to Redis",
+            recovered="request latencies are written to Redis again",
+        )
 
     @override
     def record(self, kind: Kind, latency_ms: float) -> None:
@@ -134,13 +136,11 @@ class RedisLatencyHistory(LatencyHistory):
 
     @override
     def start(self) -> None:
-        self._thread.start()
+        self._flusher.start()
 
     @override
     def stop(self) -> None:
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._flusher.stop()
         self._redis.close()
 
     def _flush(self) -> None:
@@ -159,21 +159,6 @@ class RedisLatencyHistory(LatencyHistory):
                     room = self._limit - len(buffer)
                     buffer.extendleft(reversed(batch[-room:] if room else []))
                     raise
-
-    def _run(self) -> None:
-        is_failing = is_last = False
-        while not is_last:
-            is_last = self._stopping.wait(FLUSH_INTERVAL_S)
-            try:
-                self._flush()
-            except Exception as error:  # noqa: BLE001  the thread must outlive whatever it is
-                if not is_failing:
-                    log.warning("request latencies cannot be written to Redis", reason=str(error))
-                is_failing = True
-            else:
-                if is_failing:
-                    log.info("request latencies are written to Redis again")
-                is_failing = False
 
 
 class Metrics:

@@ -11,8 +11,8 @@ import app
 
 ROOT = Path(app.__file__).parent
 LAYERS = [
-    "errors series config logs",
-    "detectors artifacts sources sinks db telemetry simulation preconditions group_commit training_data",
+    "errors series config logs background group_commit",
+    "detectors artifacts sources sinks db telemetry simulation preconditions training_data",
     "versions migrations catalog model_cache follower registry",
     "services",
     "bootstrap",

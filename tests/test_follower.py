@@ -297,7 +297,7 @@ def test_stopping_ends_the_thread_at_once(here: Replica) -> None:
     started = time.monotonic()
     here.services.follower.stop()
     assert time.monotonic() - started < 1
-    assert not here.services.follower._thread.is_alive()
+    assert not here.services.follower._loop._thread.is_alive()
 
 
 # ---- what the tests above do to the feed ---------------------------------------------------------------------

@@ -375,6 +375,28 @@ def test_a_client_that_goes_away_in_the_middle_of_its_body_is_not_a_failure_of_o
     assert "Traceback" not in running.log.read_text()
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://elsewhere.example", "Sec-Fetch-Site": "cross-site"},
+        {"Origin": "http://localhost:1", "Sec-Fetch-Site": "same-site"},
+        {"Origin": "https://elsewhere.example"},
+        {"Origin": "null"},
+    ],
+)
+def test_a_page_of_another_site_cannot_fit_through_its_visitors_browser(
+    client: httpx.Client, series_id: str, headers: dict[str, str]
+) -> None:
+    problem(client.post(f"/fit/{series_id}", json=FOUR_POINTS, headers=headers), 403)
+    assert client.get(f"/series/{series_id}", headers=headers).status_code == 404
+
+
+@pytest.mark.parametrize("headers", [{}, {"Sec-Fetch-Site": "same-origin"}])
+def test_a_page_of_our_own_may_fit(client: httpx.Client, series_id: str, headers: dict[str, str]) -> None:
+    origin = {"Origin": str(client.base_url).rstrip("/")}
+    assert client.post(f"/fit/{series_id}", json=FOUR_POINTS, headers=origin | headers).status_code == 200
+
+
 @pytest.mark.parametrize("path", ["/", "/livez", "/readyz"])
 def test_monitors_may_ask_by_head(client: httpx.Client, path: str) -> None:
     answer = client.head(path)

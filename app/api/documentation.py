@@ -9,6 +9,7 @@ from app.api.problems import MEDIA_TYPE
 from app.errors import (
     ArtifactDamaged,
     BodyTooLarge,
+    CrossSiteRequest,
     InvalidInput,
     PreconditionFailed,
     SeriesNotFound,
@@ -41,6 +42,7 @@ IDEMPOTENCY_KEY_PARAMETER = {
 }
 
 _DESCRIPTIONS = {
+    403: "A page of another site sent it.",
     404: "There is no such series, version or alias.",
     409: "An alias points at the version.",
     410: "It was deleted.",
@@ -83,6 +85,8 @@ DELETED: Responses = {204: {"description": "Deleted."}}
 NOT_MODIFIED: Responses = {304: {"description": "If-None-Match names the current entity tag."}}
 LISTING = problems(InvalidInput, Unavailable)
 READING = problems(SeriesNotFound, VersionDeleted, InvalidInput, Unavailable)
-JUDGING = problems(SeriesNotFound, VersionDeleted, BodyTooLarge, InvalidInput, ArtifactDamaged, Unavailable)
-FITTING = problems(VersionDeleted, BodyTooLarge, InvalidInput, Unavailable)
-CHANGING = READING | problems(PreconditionFailed)
+JUDGING = problems(
+    CrossSiteRequest, SeriesNotFound, VersionDeleted, BodyTooLarge, InvalidInput, ArtifactDamaged, Unavailable
+)
+FITTING = problems(CrossSiteRequest, VersionDeleted, BodyTooLarge, InvalidInput, Unavailable)
+CHANGING = READING | problems(CrossSiteRequest, PreconditionFailed)

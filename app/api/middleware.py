@@ -7,12 +7,13 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.problems import answer_error
-from app.errors import BodyTooLarge
+from app.errors import BodyTooLarge, CrossSiteRequest
 from app.telemetry import Kind, LatencyHistory, Metrics
 
 _OK = 200
 _UNMATCHED = "(unmatched)"
 _KINDS: Mapping[str, Kind] = {"/predict/{series_id}": "inference", "/fit/{series_id}": "training"}
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 
 
@@ -90,8 +91,43 @@ class LimitBody:
         return count
 
 
+class RefuseOtherSites:
+    """Refuses what the page of another site sends through its visitor's browser, unless it only reads.
+
+    A service on loopback has no other guard: any page that its operator opens could fit models.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, as ASGI has it."""
+        if scope["type"] == "http" and scope["method"] not in _READING and _is_cross_site(scope):
+            error = CrossSiteRequest(
+                "The request comes from a page of another site: send it from this one, or without a browser."
+            )
+            await answer_error(Request(scope), error)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+def _is_cross_site(scope: Scope) -> bool:
+    origin = _header(scope, b"origin")
+    if origin is None:  # browsers always name it with what is not a GET; nobody else does
+        return False
+    site = _header(scope, b"sec-fetch-site")
+    if site is not None:
+        return site not in {b"same-origin", b"none"}
+    return origin.rpartition(b"//")[2] != _header(scope, b"host")
+
+
 def _announced_length(scope: Scope) -> int | None:
-    for name, value in scope["headers"]:
-        if name == b"content-length":
-            return int(value)
+    length = _header(scope, b"content-length")
+    return None if length is None else int(length)
+
+
+def _header(scope: Scope, name: bytes) -> bytes | None:
+    for key, value in scope["headers"]:
+        if key == name:
+            return bytes(value)
     return None

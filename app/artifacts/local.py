@@ -26,7 +26,7 @@ class LocalStore(ArtifactStore):
         """Make `root` where it is missing. Raises ArtifactStoreUnavailable when that fails."""
         self._root = root.resolve()
         with self._failing_clearly():
-            (self._root / UNFINISHED).mkdir(parents=True, exist_ok=True)
+            self._root.mkdir(parents=True, exist_ok=True)
 
     @override
     def put(self, artifacts: Mapping[str, bytes], *, replace: bool = False) -> set[str]:
@@ -69,6 +69,7 @@ class LocalStore(ArtifactStore):
     def _unfinished(self, data: bytes) -> Iterator[FileIO]:
         """A file with `data` that nobody reads; it is gone at the end, but for the name it has got by then."""
         path = self._root / UNFINISHED / secrets.token_hex(16)
+        path.parent.mkdir(parents=True, exist_ok=True)  # someone may have emptied the folder
         try:
             with path.open("xb", buffering=0) as file:
                 view = memoryview(data)

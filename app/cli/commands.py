@@ -20,6 +20,8 @@ from app.migrations import migrate as migrate_schema
 from app.simulation import simulate_sensor
 
 _PATIENT_S = 3600
+_SHUTDOWN_S = 8
+"""For requests under way; whoever supervises the process kills it after 10 s, if it is Docker."""
 
 cli = typer.Typer(
     add_completion=False,
@@ -57,6 +59,7 @@ def serve(
         access_log=False,
         log_config=None,
         server_header=False,
+        timeout_graceful_shutdown=_SHUTDOWN_S,
     )
     _Server(config).run()
 

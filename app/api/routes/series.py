@@ -9,7 +9,7 @@ from app.api.documentation import CHANGING, DELETED, LISTING, NOT_MODIFIED, READ
 from app.api.parameters import Conditions, Faults, Limit, NumberedPath, SelectedPath, SeriesPath, refuse
 from app.api.schemas import SeriesDetail, SeriesItem, SeriesPage, VersionItem, VersionPage
 from app.bootstrap import Services
-from app.errors import AliasInUse
+from app.errors import AliasInUse, CrossSiteRequest
 
 _NO_CONTENT = 204
 _NOT_MODIFIED = 304
@@ -53,7 +53,7 @@ def router(services: Services) -> APIRouter:
         summary="Delete a series for good",
         status_code=_NO_CONTENT,
         response_class=Response,
-        responses=DELETED | READING,
+        responses=DELETED | READING | problems(CrossSiteRequest),
     )
     def delete_series(series_id: SeriesPath, faults: Faults) -> None:
         refuse(faults)
