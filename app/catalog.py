@@ -17,6 +17,7 @@ from app.errors import AliasInUse, AliasNotFound, SeriesNotFound, TidemarkError,
 from app.preconditions import Precondition
 from app.versions import LATEST, Alias, Idempotency, Selector, SeriesSummary, Version
 
+_SHOWN = 10
 FEED_OVERLAP = 10_000
 """Ids of changes are given before they are committed: as many may still appear before the last one seen."""
 
@@ -90,7 +91,8 @@ class Catalog:
             _lock_existing(connection, series_id)
             precondition.check(_get_version(connection, series_id, number).etag)
             if names := _alias_names(connection, series_id, number):
-                advice = f"{', '.join(names)} points at version {number} of {series_id}: move or delete it first."
+                shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+                advice = f"{shown} points at version {number} of {series_id}: move or delete it first."
                 raise AliasInUse(advice)
             where = _is(versions, series_id) & (versions.c.version == number)
             connection.execute(update(versions).where(where).values(deleted_at=now))

@@ -110,5 +110,5 @@ def read_settings() -> Settings:
             f"{'_'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']} (it is {fault['input']!r})"
             for fault in error.errors(include_url=False)
         )
-        message = f"The settings need to be corrected. {faults}. See .env.example for all of them."
+        message = f"{faults}. See .env.example for all settings."
         raise ConfigurationError(message) from None

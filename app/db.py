@@ -204,7 +204,7 @@ class Database:
 def _translate(error: DBAPIError) -> Exception:
     reason = str(error.orig).strip().splitlines()[0] if error.orig is not None else str(error)
     if type(error.orig).__name__ in _UNDEFINED or reason.startswith(_NO_SUCH):
-        return SchemaOutdated(f"The database schema is not current ({reason}): run `python -m app migrate`.")
+        return SchemaOutdated(f"It lacks something ({reason}): run `python -m app migrate`.")
     is_away = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
     is_away = is_away or error.statement is None  # it was while connecting
     if is_away or type(error.orig).__name__ in _READ_ONLY or reason in _DAMAGED:

@@ -163,12 +163,13 @@ class ModelRegistry:
         self.catalog.delete_alias(series_id, name, precondition)
         self._cache.forget(series_id)
 
-    def sweep(self, grace: timedelta, *, dry_run: bool = False) -> Swept:
+    def sweep(self, grace: timedelta, *, dry_run: bool = False, force: bool = False) -> Swept:
         """Remove the artifacts older than `grace` that no version names: of deleted versions and cut-off fits.
 
         A fit writes its artifacts before its row. One that shares an older artifact, or takes long, looks again
         inside its transaction; and while artifacts are removed here no such transaction runs.
-        Raises ConfigurationError when `grace` is under a minute.
+        Raises ConfigurationError when `grace` is under a minute; and, without `force`, when there are artifacts and
+        the database names none: then it is hardly the one that they belong to.
         """
         if grace < _SHORTEST_GRACE and not dry_run:
             raise ConfigurationError(f"A sweep must spare what is younger than {_SHORTEST_GRACE.seconds} s.")
@@ -181,6 +182,9 @@ class ModelRegistry:
             for artifact in store.store.list()
             if artifact.written_at < started_at - grace and store.is_orphan(artifact.key, named)
         ]
+        if orphans and not named and not force:
+            advice = "Is DATABASE_URL that of these folders? If so, and all is to go, sweep with --force."
+            raise ConfigurationError(f"The database names no artifact, and {len(orphans)} are stored. {advice}")
         if not dry_run:
             for start in range(0, len(orphans), _SWEPT_AT_ONCE):
                 self._remove(orphans[start : start + _SWEPT_AT_ONCE], position)

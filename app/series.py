@@ -23,10 +23,8 @@ _LARGEST = float(np.finfo(np.float64).max)
 _LIMITS = {"timestamps": (0.0, LATEST_TIMESTAMP_S), "values": (-_LARGEST, _LARGEST)}
 
 _DIGITS = re.compile(r"[0-9]{1,19}(\.[0-9]{1,19})?", re.ASCII)
-_RFC3339 = re.compile(
-    r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)",
-    re.ASCII,
-)
+_WITHOUT_ZONE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?", re.ASCII)
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _SERIES_ID = re.compile(r"[A-Za-z0-9._-]{1,200}", re.ASCII)
 
 
@@ -197,6 +195,8 @@ def _finite(raw: float) -> float:
 def _timestamp_of_text(text: str) -> float:
     if _DIGITS.fullmatch(text):
         return float(text)
+    if _WITHOUT_ZONE.fullmatch(text):
+        raise ValueError(f'"{text}" has no time zone: append Z for UTC, or an offset like +02:00')
     if not _RFC3339.fullmatch(text):
         raise ValueError(f'"{text[:40]}" is neither Unix seconds nor RFC 3339 like 2024-01-11T19:06:40Z')
     try:

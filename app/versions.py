@@ -95,11 +95,15 @@ def parse_selector(raw: str | None, faults: list[Fault], location: str = "query"
     return LATEST
 
 
-def parse_selectors(raw: Sequence[str], faults: list[Fault]) -> Selector:
-    """As `parse_selector`, of a query that may name none, and must not name two."""
-    if len(raw) > 1:
-        faults.append(Fault("/version", f"is given {len(raw)} times: give one", "query"))
-    return parse_selector(raw[0] if raw else None, faults)
+def parse_version_query(items: Sequence[tuple[str, str]], faults: list[Fault]) -> Selector:
+    """The version that a query names: a mistyped parameter must not end in the latest one."""
+    for name, _ in items:
+        if name != "version":
+            faults.append(Fault(f"/{name}", "is no parameter of this route: it takes version", "query"))
+    named = [raw for name, raw in items if name == "version"]
+    if len(named) > 1:
+        faults.append(Fault("/version", f"is given {len(named)} times: give one", "query"))
+    return parse_selector(named[0] if named else None, faults)
 
 
 def parse_number(raw: str, faults: list[Fault]) -> int:

@@ -340,6 +340,23 @@ def test_a_version_given_twice_is_refused(client: httpx.Client, series_id: str) 
     assert faults(answer) == [("query", "/version")]
 
 
+@pytest.mark.parametrize("name", ["verison", "Version"])
+def test_a_mistyped_parameter_does_not_end_in_the_latest_version(
+    client: httpx.Client, series_id: str, name: str
+) -> None:
+    answer = client.post(f"/predict/{series_id}?{name}=1", json={"timestamp": 1, "value": 1})
+    assert faults(answer) == [("query", f"/{name}")]
+
+
+@pytest.mark.parametrize("size_bytes", [65_000, 200_000])
+def test_headers_that_are_too_large_are_refused_before_they_are_all_read(client: httpx.Client, size_bytes: int) -> None:
+    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=10) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * size_bytes)
+        if size_bytes < 65_536:
+            connection.sendall(b"\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 200" if size_bytes < 65_536 else b"HTTP/1.1 400")
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [

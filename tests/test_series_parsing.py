@@ -90,7 +90,7 @@ REFUSED_TIMESTAMPS: list[tuple[object, str]] = [
     ("1705000000\n1", "neither"),
     ("yesterday", "neither"),
     ("2024-01-11", "neither"),
-    ("2024-01-11T19:06:40", "neither"),
+    ("2024-01-11T19:06:40", "no time zone"),
     ("2024-01-11T19:06Z", "neither"),
     ("20240111T190640Z", "neither"),
     ("2024-W02-4T19:06:40Z", "neither"),

@@ -68,24 +68,24 @@ def test_artifacts_of_deleted_versions_are_removed_and_shared_ones_stay(services
     services.registry.delete_version("s", 1, ANY)
     services.registry.delete_version("s", 2, ANY)
     let_time_pass(data_dir)
-    swept = services.registry.sweep(GRACE)
+    swept = services.registry.sweep(GRACE, force=True)
     assert swept.artifacts == 2
     assert swept.size_bytes > 100
     assert len(files(services)) == 2
     assert load_everything(services, ["t"]) == 1
-    assert services.registry.sweep(GRACE) == (0, 0)
+    assert services.registry.sweep(GRACE, force=True) == (0, 0)
 
 
 def test_what_is_younger_than_the_grace_stays(services: Services, data_dir: Path) -> None:
     put_orphans(services, 1)
     (data_dir / "models" / UNFINISHED / "cut-off").write_bytes(b"half a mod")
     before = files(services)
-    assert services.registry.sweep(GRACE).artifacts == 0
+    assert services.registry.sweep(GRACE, force=True).artifacts == 0
     let_time_pass(data_dir, hours=0.9)
-    assert services.registry.sweep(GRACE).artifacts == 0
+    assert services.registry.sweep(GRACE, force=True).artifacts == 0
     assert files(services) == before
     let_time_pass(data_dir, hours=0.2)
-    assert services.registry.sweep(GRACE).artifacts == 2
+    assert services.registry.sweep(GRACE, force=True).artifacts == 2
     assert files(services) == set()
 
 
@@ -94,9 +94,9 @@ def test_a_dry_run_says_what_would_go_and_removes_nothing(services: Services, da
     put_orphans(services, 3)
     let_time_pass(data_dir)
     before = files(services)
-    said = services.registry.sweep(GRACE, dry_run=True)
+    said = services.registry.sweep(GRACE, dry_run=True, force=True)
     assert files(services) == before
-    assert services.registry.sweep(GRACE) == said
+    assert services.registry.sweep(GRACE, force=True) == said
     assert said.artifacts == 3
 
 
@@ -107,7 +107,7 @@ def test_files_of_others_in_the_folder_stay(services: Services, data_dir: Path) 
         path.parent.mkdir(exist_ok=True)
         path.write_text("not ours")
     let_time_pass(data_dir)
-    services.registry.sweep(GRACE)
+    services.registry.sweep(GRACE, force=True)
     assert all((data_dir / "models" / name).exists() for name in strangers)
 
 
@@ -120,7 +120,7 @@ def test_models_and_training_data_may_share_one_folder(
     fit(services, "s", seed=2)
     services.registry.delete_version("s", 1, ANY)
     let_time_pass(tmp_path / "both")
-    assert services.registry.sweep(GRACE).artifacts == 2
+    assert services.registry.sweep(GRACE, force=True).artifacts == 2
     assert load_everything(services, ["s"]) == 1
 
 
@@ -133,7 +133,7 @@ def test_hundreds_of_orphans_are_removed(services: Services, data_dir: Path) -> 
     fit(services, "s", seed=1)
     put_orphans(services, 250)
     let_time_pass(data_dir)
-    assert services.registry.sweep(GRACE).artifacts == 250
+    assert services.registry.sweep(GRACE, force=True).artifacts == 250
     assert len(files(services)) == 2
 
 
@@ -156,7 +156,7 @@ class Workshop:
     def sweep(self) -> None:
         while not self.stop.is_set():
             self.make_artifacts_old()
-            self.swept += self.sweeper.registry.sweep(timedelta(minutes=1)).artifacts
+            self.swept += self.sweeper.registry.sweep(timedelta(minutes=1), force=True).artifacts
             time.sleep(0.01)
 
     def make_artifacts_old(self) -> None:
@@ -215,6 +215,19 @@ class SlowToDelete:
         self.deleting.set()
         time.sleep(self._delay_s)
         self._store.delete(key)
+
+
+def test_a_database_that_names_none_of_many_artifacts_is_not_believed_without_force(
+    services: Services, build_services: BuildServices, tmp_path: Path, data_dir: Path
+) -> None:
+    fit(services, "s", seed=1)
+    let_time_pass(data_dir)
+    other = build_services(database_url=f"sqlite:///{tmp_path / 'another.db'}")
+    migrate(other.database)
+    with pytest.raises(ConfigurationError, match="DATABASE_URL"):
+        other.registry.sweep(GRACE)
+    assert services.registry.sweep(GRACE) == (0, 0)
+    assert other.registry.sweep(GRACE, force=True).artifacts == 2
 
 
 def test_fits_go_on_during_a_long_sweep(services: Services, build_services: BuildServices, data_dir: Path) -> None:

@@ -11,6 +11,7 @@ UNFINISHED = ".unfinished/"
 """Keys under it are writes that a crash cut off: never read, listed so that they can be swept."""
 
 _DIGEST_BYTES = 32
+_PROBE_BYTES = 4096
 
 
 class StoredArtifact(NamedTuple):
@@ -101,5 +102,5 @@ class ContentStore:
         """Write and remove a probe. Raises ArtifactStoreUnavailable when that fails."""
         probe = "probe/readyz"
         self.store.delete(probe)
-        self.store.put({probe: b""})
+        self.store.put({probe: bytes(_PROBE_BYTES)})  # enough to notice a full disk
         self.store.delete(probe)

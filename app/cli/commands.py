@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import suppress
 from datetime import timedelta
 from socket import socket
 from typing import Annotated
@@ -11,6 +12,7 @@ import uvicorn
 
 from app import __version__
 from app.bootstrap import build
+from app.cli.protocol import LimitedHttpProtocol
 from app.config import Settings, read_settings
 from app.db import Database
 from app.errors import TidemarkError
@@ -56,12 +58,14 @@ def serve(
         create_app(services),
         host=settings.host,
         port=settings.port,
+        http=LimitedHttpProtocol,
         access_log=False,
         log_config=None,
         server_header=False,
         timeout_graceful_shutdown=_SHUTDOWN_S,
     )
-    _Server(config).run()
+    with suppress(KeyboardInterrupt):  # Ctrl+C is how one stops it
+        _Server(config).run()
 
 
 @cli.command()
@@ -80,12 +84,13 @@ def sweep(
     ] = 60,
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Go on although the database names no artifact.")] = False,
 ) -> None:
     """Remove stored artifacts that no version names."""
     settings = read_settings().model_copy(update={"database_timeout_s": _PATIENT_S})
     configure_logs(settings.log_level, settings.log_format)
     services = build(settings)
-    swept = services.registry.sweep(timedelta(minutes=grace_minutes), dry_run=dry_run)
+    swept = services.registry.sweep(timedelta(minutes=grace_minutes), dry_run=dry_run, force=force)
     services.close()
     verb = "would be removed" if dry_run else "removed"
     typer.echo(f"{swept.artifacts} artifacts {verb}, {swept.size_bytes:,} bytes.")

@@ -20,7 +20,7 @@ from app.api.schemas import FitAnswer, FitRequest, PointAnswer, PointRequest, Po
 from app.bootstrap import Services
 from app.errors import Fault
 from app.series import Series, parse_series_id
-from app.versions import Selector, parse_idempotency_key, parse_selectors
+from app.versions import Selector, parse_idempotency_key, parse_version_query
 
 INLINE_BODY_BYTES = 16_384
 """A smaller body takes less time than handing it to a thread; a larger one would hold up other requests."""
@@ -44,7 +44,7 @@ def router(services: Services) -> APIRouter:
         body = await request.body()
         faults: list[Fault] = []
         series_id = parse_series_id(request.path_params["series_id"], faults)
-        selector = parse_selectors(request.query_params.getlist("version"), faults)
+        selector = parse_version_query(request.query_params.multi_items(), faults)
         if len(body) <= INLINE_BODY_BYTES and services.prediction.is_warm(series_id, selector):
             return judge(series_id, selector, body, faults)
         return await run_in_threadpool(judge, series_id, selector, body, faults)
