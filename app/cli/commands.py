@@ -45,7 +45,7 @@ def run() -> None:
 @cli.command()
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on; default HOST.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; default PORT.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65_535, help="Port to listen on; default PORT.")] = None,
 ) -> None:
     """Serve the API and the pages. The embedded database is migrated first."""
     settings = read_settings()
