@@ -125,7 +125,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         return
     missing = []
     if not RedisServer.is_real:
-        missing.append("no redis-server on the PATH: Redis was a fake that speaks the protocol over TCP")
+        missing.append(
+            "no redis-server on the PATH: Redis was a fake that speaks the protocol over TCP, and was not frozen"
+        )
+    if shutil.which("curl") is None:
+        missing.append("no curl on the PATH: the commands of the documents did not run")
+    if shutil.which("redis-cli") is None:
+        missing.append("no redis-cli on the PATH: the healthcheck of Redis's container did not run")
     if CHROMIUM is None:
         missing.append("no chromium on the PATH: the browser tests did not run")
     if missing:

@@ -39,8 +39,13 @@ def point_answer(version: int, verdict: Verdict) -> Response:
 
 def points_answer(version: int, verdicts: Verdicts) -> Response:
     """A `PointsAnswer`. An infinite bound becomes null."""
-    content = {
-        "model_version": str(version),
+    content = {"model_version": str(version)} | verdict_lists(verdicts)
+    return Response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), media_type=_JSON)
+
+
+def verdict_lists(verdicts: Verdicts) -> dict[str, object]:
+    """The fields of a `VerdictLists`."""
+    return {
         "anomaly": verdicts.is_anomaly,
         "score": verdicts.score,
         "expected": verdicts.expected,
@@ -48,4 +53,3 @@ def points_answer(version: int, verdicts: Verdicts) -> Response:
         "upper": verdicts.upper,
         "severity": verdicts.severity,
     }
-    return Response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), media_type=_JSON)

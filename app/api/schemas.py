@@ -96,16 +96,21 @@ class PointAnswer(BaseModel):
     severity: Severity
 
 
-class PointsAnswer(BaseModel):
-    """The verdicts on many points, index-aligned with the request."""
+class VerdictLists(BaseModel):
+    """Verdicts on many points, index-aligned."""
 
-    model_version: Number
     anomaly: list[bool]
     score: list[Score]
     expected: list[float]
     lower: list[Bound]
     upper: list[Bound]
     severity: list[Severity]
+
+
+class PointsAnswer(VerdictLists):
+    """The verdicts on many points, index-aligned with the request."""
+
+    model_version: Number
 
 
 class VersionItem(BaseModel):

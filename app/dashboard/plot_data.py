@@ -3,13 +3,14 @@
 from typing import Annotated, Literal
 
 import orjson
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from app.api.schemas import Bound, Number, Score, SeriesId, Severity
+from app.api.answers import verdict_lists
+from app.api.schemas import Number, SeriesId, VerdictLists
 from app.services.inspection import View
 
 
-class PlotData(BaseModel):
+class PlotData(VerdictLists):
     """Training data of a version as its own model judges it; the lists are index-aligned."""
 
     series_id: SeriesId
@@ -22,17 +23,10 @@ class PlotData(BaseModel):
     anomalies: Annotated[int, Field(description="How many of them are anomalies.")]
     timestamps: Annotated[list[float], Field(description="Unix seconds.")]
     values: list[float]
-    anomaly: list[bool]
-    score: list[Score]
-    expected: list[float]
-    lower: list[Bound]
-    upper: list[Bound]
-    severity: list[Severity]
 
 
 def encode(view: View) -> bytes:
     """The bytes of a `PlotData`. An infinite bound becomes null."""
-    verdicts = view.verdicts
     content = {
         "series_id": view.version.series_id,
         "model_version": str(view.version.version),
@@ -41,11 +35,5 @@ def encode(view: View) -> bytes:
         "anomalies": view.anomalies_in_range,
         "timestamps": view.points.timestamps_s,
         "values": view.points.values,
-        "anomaly": verdicts.is_anomaly,
-        "score": verdicts.score,
-        "expected": verdicts.expected,
-        "lower": verdicts.lower,
-        "upper": verdicts.upper,
-        "severity": verdicts.severity,
-    }
+    } | verdict_lists(view.verdicts)
     return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
