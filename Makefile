@@ -46,6 +46,7 @@ format: $(VENV)/dev.stamp ## Format the code and mend what the linter can.
 
 lock: $(VENV)/dev.stamp ## Pin the dependencies of pyproject.toml anew.
 	@$(LOCK) --output-file requirements.txt pyproject.toml
+	@$(LOCK) --extra cluster --output-file requirements-cluster.txt pyproject.toml
 	@$(LOCK) --extra dev --output-file requirements-dev.txt pyproject.toml
 
 bench: $(VENV)/dev.stamp ## Measure speed on PostgreSQL and Redis with wrk, and write benchmark/RESULTS.md.

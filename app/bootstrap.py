@@ -53,8 +53,8 @@ def build(settings: Settings) -> Services:
     database = Database(settings.sqlalchemy_url, settings.database_timeout_s)
     catalog = Catalog(database)
     cache = ModelCache(settings.model_cache_mb * _MB)
-    models = _content_store(settings.model_location, ".safetensors")
-    training = _content_store(settings.training_location, ".parquet")
+    models = _content_store(settings.model_location, ".safetensors", ".pack")
+    training = _content_store(settings.training_location, ".parquet", ".parquet")
     registry = ModelRegistry(catalog, models, training, cache)
     return Services(
         settings=settings,
@@ -65,13 +65,13 @@ def build(settings: Settings) -> Services:
         prediction=PredictionService(registry),
         inspection=InspectionService(registry),
         latencies=_latencies(settings),
-        metrics=Metrics(),
+        metrics=Metrics(cache.statistics),
         follower=ChangeFollower(catalog, cache),
     )
 
 
-def _content_store(location: str, suffix: str) -> ContentStore:
-    return ContentStore(open_store(location), location, suffix)
+def _content_store(location: str, suffix: str, pack_suffix: str) -> ContentStore:
+    return ContentStore(open_store(location), location, suffix, pack_suffix)
 
 
 def _latencies(settings: Settings) -> LatencyHistory:

@@ -1,20 +1,33 @@
 """The rows of the registry: series, versions, aliases and the feed of changes. All SQL of the core is here."""
 
-import json
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, Table, delete, func, insert, select, true, update
+import orjson
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Integer,
+    Table,
+    bindparam,
+    cast,
+    delete,
+    func,
+    insert,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 
-from app.db import Database, aliases, changes, series, versions
+from app.db import Database, aliases, changes, packs, series, versions
 from app.errors import AliasInUse, AliasNotFound, SeriesNotFound, TidemarkError, VersionDeleted, VersionNotFound
 from app.preconditions import Precondition
+from app.rows import alias_of, alive, select_versions, summary_of, version_of, version_row
 from app.versions import LATEST, Alias, Idempotency, Selector, SeriesSummary, Version
 
 _SHOWN = 10
@@ -49,35 +62,36 @@ class Catalog:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self._lock_series = _lock_series(database)
+        self._take_numbers = _take_numbers(database)
 
     # ---- writing -----------------------------------------------------------------------------------------
 
     def append(self, entries: Sequence[Entry], before_insert: Callable[[], None]) -> list[Version]:
         """Give each entry the next version number of its series and store all of them, or none.
 
-        `before_insert` runs inside the transaction, when `pause_publishing` would have to wait for it.
-        Raises IdempotencyKeyTaken.
+        Entries that are in a pack are all in the same one. `before_insert` runs inside the transaction, when
+        `pause_publishing` would have to wait for it. Raises IdempotencyKeyTaken.
         """
         now = datetime.now(UTC)
         counts = Counter(entry.version.series_id for entry in entries)
         # In order of their names, so that two batches never wait for each other's rows.
-        rows = [
-            {"series_id": name, "last_version": n, "latest_version": n, "created_at": now, "updated_at": now}
-            for name, n in sorted(counts.items())
-        ]
+        ordered = orjson.dumps(counts, option=orjson.OPT_SORT_KEYS).decode()
         try:
             with self.database.write() as connection:
-                taken = connection.execute(self._lock_series, rows)
+                taken = connection.execute(self._take_numbers, {"counts": ordered, "now": now})
                 following = {row.series_id: row.last_version - counts[row.series_id] + 1 for row in taken}
                 published = []
                 for entry in entries:
                     name = entry.version.series_id
-                    published.append(replace(entry.version, version=following[name]))
+                    published.append(entry.version._replace(version=following[name]))
                     following[name] += 1
                 before_insert()
-                connection.execute(insert(versions), [_row(v, e) for v, e in zip(published, entries, strict=True)])
-                _record_changes(connection, counts, now)
+                pack_id = _insert_pack(connection, entries, now)
+                numbered = zip(published, entries, strict=True)
+                self.database.insert_many(
+                    connection, versions, [version_row(v, e.idempotency, pack_id) for v, e in numbered]
+                )
+                self.database.insert_many(connection, changes, _changes(counts, now))
                 return published
         except IntegrityError as error:
             if any(entry.idempotency for entry in entries):
@@ -94,10 +108,9 @@ class Catalog:
                 shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
                 advice = f"{shown} points at version {number} of {series_id}: move or delete it first."
                 raise AliasInUse(advice)
-            where = _is(versions, series_id) & (versions.c.version == number)
-            connection.execute(update(versions).where(where).values(deleted_at=now))
+            _mark_deleted(connection, _is(versions, series_id) & (versions.c.version == number), now)
             _refresh_latest(connection, series_id, now)
-            _record_changes(connection, [series_id], now, deleted=True)
+            _record_change(connection, series_id, now, deleted=True)
 
     def delete_series(self, series_id: str) -> None:
         """Delete all versions and aliases of a series for good. Raises SeriesNotFound, VersionDeleted."""
@@ -106,10 +119,9 @@ class Catalog:
             _lock_existing(connection, series_id)
             _latest(connection, series_id)
             connection.execute(delete(aliases).where(_is(aliases, series_id)))
-            alive = _is(versions, series_id) & versions.c.deleted_at.is_(None)
-            connection.execute(update(versions).where(alive).values(deleted_at=now))
+            _mark_deleted(connection, _is(versions, series_id), now)
             _refresh_latest(connection, series_id, now)
-            _record_changes(connection, [series_id], now, deleted=True)
+            _record_change(connection, series_id, now, deleted=True)
 
     def set_alias(self, series_id: str, name: str, selector: Selector, precondition: Precondition) -> Alias:
         """Point an alias at a version, whether it exists already or not.
@@ -132,7 +144,7 @@ class Catalog:
             }
             upsert = self.database.insert(aliases).values(row)
             connection.execute(upsert.on_conflict_do_update(index_elements=["series_id", "name"], set_=row))
-            _record_changes(connection, [series_id], now)
+            _record_change(connection, series_id, now)
             return alias
 
     def delete_alias(self, series_id: str, name: str, precondition: Precondition) -> None:
@@ -142,7 +154,7 @@ class Catalog:
             _lock_existing(connection, series_id)
             precondition.check(_get_alias(connection, series_id, name).etag)
             connection.execute(delete(aliases).where(_is(aliases, series_id) & (aliases.c.name == name)))
-            _record_changes(connection, [series_id], now)
+            _record_change(connection, series_id, now)
 
     def prune_changes(self, before: datetime) -> int:
         """Forget changes that every replica has long seen; how many there were."""
@@ -165,13 +177,13 @@ class Catalog:
 
     def list_versions(self, series_id: str, limit: int, before: int | None) -> list[Version]:
         """Versions that are not deleted, newest first, those below `before`. Raises SeriesNotFound, VersionDeleted."""
-        query = select(versions).where(_is(versions, series_id), versions.c.deleted_at.is_(None))
+        query = select_versions().where(_is(versions, series_id), versions.c.deleted_at.is_(None))
         if before is not None:
             query = query.where(versions.c.version < before)
         with self.database.read() as connection:
             _latest(connection, series_id)
             rows = connection.execute(query.order_by(versions.c.version.desc()).limit(limit))
-            return [_version(row) for row in rows]
+            return [version_of(row) for row in rows]
 
     def neighbours(self, series_id: str, number: int) -> tuple[int | None, int | None]:
         """The closest versions before and after this one that are not deleted."""
@@ -184,14 +196,14 @@ class Catalog:
     def list_series(self, limit: int, after: str | None, search: str | None) -> list[SeriesSummary]:
         """Series that have a version, by name, those behind `after`, whose name contains `search`."""
         latest = (versions.c.series_id == series.c.series_id) & (versions.c.version == series.c.latest_version)
-        query = select(series.c.created_at.label("first_at"), series.c.updated_at, versions).join(versions, latest)
+        query = select_versions(series.c.created_at.label("first_at"), series.c.updated_at).join(series, latest)
         if after is not None:
             query = query.where(series.c.series_id > after)
         if search:
             query = query.where(series.c.series_id.icontains(search, autoescape=True))
         with self.database.read() as connection:
             rows = connection.execute(query.order_by(series.c.series_id).limit(limit))
-            return [_summary(row) for row in rows]
+            return [summary_of(row) for row in rows]
 
     def get_series(self, series_id: str) -> tuple[SeriesSummary, int]:
         """A series, and how many versions of it are not deleted. Raises SeriesNotFound, VersionDeleted."""
@@ -215,7 +227,7 @@ class Catalog:
         with self.database.read() as connection:
             _latest(connection, series_id)
             rows = connection.execute(select(aliases).where(_is(aliases, series_id)).order_by(aliases.c.name))
-            return [_alias(row) for row in rows]
+            return [alias_of(row) for row in rows]
 
     def get_alias(self, series_id: str, name: str) -> Alias:
         """Raises SeriesNotFound, AliasNotFound, VersionDeleted."""
@@ -229,10 +241,10 @@ class Catalog:
         """
         where = _is(versions, series_id) & (versions.c.idempotency_key == key)
         with self.database.read() as connection:
-            row = connection.execute(select(versions).where(where)).one_or_none()
+            row = connection.execute(select_versions().where(where)).one_or_none()
         if row is None:
             return None
-        return _alive(row), row.request_digest
+        return alive(row), row.request_digest
 
     def changes_after(self, position: int, missed: Sequence[int], limit: int) -> list[Change]:
         """The feed behind `position`, and whichever of the ids `missed` have appeared since."""
@@ -263,13 +275,24 @@ class Catalog:
 
 
 def _digests(connection: Connection, where: ColumnElement[bool]) -> set[bytes]:
-    query = select(versions.c.model_digest, versions.c.data_digest).where(where, versions.c.deleted_at.is_(None))
-    return {digest for row in connection.execute(query) for digest in row}
+    """The digests of the files that these versions have for themselves, and of all packs in use."""
+    named = where & versions.c.deleted_at.is_(None)
+    own = select(versions.c.model_digest, versions.c.data_digest).where(named, versions.c.pack_id.is_(None))
+    shared = select(packs.c.model_digest, packs.c.data_digest).where(packs.c.versions > 0)
+    return {digest for query in (own, shared) for row in connection.execute(query) for digest in row}
 
 
-def _lock_series(database: Database) -> Any:
-    """Take the next version numbers of series, new or old, under their row locks."""
-    statement = database.insert(series)
+def _take_numbers(database: Database) -> Any:
+    """Take the next version numbers of series, new or old, under their row locks.
+
+    Parameters: `counts`, a JSON object with how many each takes, and `now`. The rows are locked in its order.
+    """
+    counts = database.json_items("counts")
+    now = bindparam("now", type_=series.c.updated_at.type)
+    taken = cast(counts.c.value, Integer)
+    rows = select(counts.c.key, taken, taken, now, now).where(true())  # without WHERE, SQLite takes ON for a join
+    columns = ["series_id", "last_version", "latest_version", "created_at", "updated_at"]
+    statement = database.insert(series).from_select(columns, rows)
     number = series.c.last_version + statement.excluded.last_version
     return statement.on_conflict_do_update(
         index_elements=["series_id"],
@@ -289,9 +312,30 @@ def _refresh_latest(connection: Connection, series_id: str, now: datetime) -> No
     connection.execute(update(series).where(_is(series, series_id)).values(latest_version=latest, updated_at=now))
 
 
-def _record_changes(connection: Connection, names: Iterable[str], now: datetime, *, deleted: bool = False) -> None:
-    rows = [{"series_id": name, "deleted": int(deleted), "changed_at": now} for name in names]
-    connection.execute(insert(changes), rows)
+def _insert_pack(connection: Connection, entries: Sequence[Entry], now: datetime) -> int | None:
+    places = [entry.version.place for entry in entries if entry.version.place is not None]
+    if not places:
+        return None
+    digests = {"model_digest": places[0].model_pack, "data_digest": places[0].data_pack}
+    row = digests | {"versions": len(places), "created_at": now}
+    pack_id: int = connection.execute(insert(packs).returning(packs.c.pack_id), row).scalar_one()
+    return pack_id
+
+
+def _mark_deleted(connection: Connection, where: ColumnElement[bool], now: datetime) -> None:
+    """Delete what is not deleted yet; a pack without versions is swept."""
+    statement = update(versions).where(where, versions.c.deleted_at.is_(None)).values(deleted_at=now)
+    deleted = Counter(connection.scalars(statement.returning(versions.c.pack_id)))
+    for pack_id, count in sorted((pack_id, count) for pack_id, count in deleted.items() if pack_id is not None):
+        connection.execute(update(packs).where(packs.c.pack_id == pack_id).values(versions=packs.c.versions - count))
+
+
+def _changes(names: Iterable[str], now: datetime, *, deleted: bool = False) -> list[dict[str, object]]:
+    return [{"series_id": name, "deleted": int(deleted), "changed_at": now} for name in names]
+
+
+def _record_change(connection: Connection, series_id: str, now: datetime, *, deleted: bool = False) -> None:
+    connection.execute(insert(changes), _changes([series_id], now, deleted=deleted))
 
 
 def _latest(connection: Connection, series_id: str) -> int:
@@ -314,18 +358,19 @@ def _last(connection: Connection, series_id: str) -> int:
 
 def _get_version(connection: Connection, series_id: str, selector: Selector) -> Version:
     # One statement, so that what the selector means and whether it exists are of the same moment.
-    query = select(versions).where(_is(versions, series_id))
+    query = select_versions().where(_is(versions, series_id))
     if isinstance(selector, str):
         names = (aliases.c.series_id == versions.c.series_id) & (aliases.c.version == versions.c.version)
         query = query.join(aliases, names).where(aliases.c.name == selector)
     elif selector == LATEST:
-        query = query.join(series).where(series.c.latest_version == versions.c.version)
+        latest = (series.c.series_id == versions.c.series_id) & (series.c.latest_version == versions.c.version)
+        query = query.join(series, latest)
     else:
         query = query.where(versions.c.version == selector)
     row = connection.execute(query).one_or_none()
     if row is None:
         raise _missing(connection, series_id, selector)
-    return _alive(row)
+    return alive(row)
 
 
 def _missing(connection: Connection, series_id: str, selector: Selector) -> TidemarkError:
@@ -344,7 +389,7 @@ def _missing(connection: Connection, series_id: str, selector: Selector) -> Tide
 def _find_alias(connection: Connection, series_id: str, name: str) -> Alias | None:
     where = _is(aliases, series_id) & (aliases.c.name == name)
     row = connection.execute(select(aliases).where(where)).one_or_none()
-    return _alias(row) if row is not None else None
+    return alias_of(row) if row is not None else None
 
 
 def _get_alias(connection: Connection, series_id: str, name: str) -> Alias:
@@ -369,52 +414,3 @@ def _no_series(series_id: str) -> SeriesNotFound:
 
 def _all_deleted(series_id: str) -> VersionDeleted:
     return VersionDeleted(f"All versions of {series_id} were deleted: POST /fit/{series_id} makes the next one.")
-
-
-def _row(version: Version, entry: Entry) -> dict[str, object]:
-    key, request_digest = entry.idempotency or (None, None)
-    return {
-        "series_id": version.series_id,
-        "version": version.version,
-        "detector": version.detector,
-        "params": json.dumps(version.params, sort_keys=True),
-        "points": version.points,
-        "first_timestamp_s": version.first_timestamp_s,
-        "last_timestamp_s": version.last_timestamp_s,
-        "model_digest": version.model_digest,
-        "data_digest": version.data_digest,
-        "libraries": json.dumps(version.libraries, sort_keys=True),
-        "created_at": version.created_at,
-        "idempotency_key": key,
-        "request_digest": request_digest,
-    }
-
-
-def _version(row: Row[Any]) -> Version:
-    return Version(
-        series_id=row.series_id,
-        version=row.version,
-        detector=row.detector,
-        params=json.loads(row.params),
-        points=row.points,
-        first_timestamp_s=row.first_timestamp_s,
-        last_timestamp_s=row.last_timestamp_s,
-        model_digest=row.model_digest,
-        data_digest=row.data_digest,
-        libraries=json.loads(row.libraries),
-        created_at=row.created_at,
-    )
-
-
-def _alive(row: Row[Any]) -> Version:
-    if row.deleted_at is not None:
-        raise VersionDeleted(f"Version {row.version} of {row.series_id} was deleted on {row.deleted_at:%Y-%m-%d}.")
-    return _version(row)
-
-
-def _alias(row: Row[Any]) -> Alias:
-    return Alias(row.series_id, row.name, row.version, row.revision, row.updated_at)
-
-
-def _summary(row: Row[Any]) -> SeriesSummary:
-    return SeriesSummary(row.series_id, _version(row), row.first_at, row.updated_at)

@@ -2,12 +2,14 @@
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -24,9 +26,12 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    bindparam,
+    cast,
     create_engine,
     event,
     func,
+    insert,
     make_url,
     select,
     text,
@@ -36,6 +41,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.sql.selectable import TableValuedAlias
 from sqlalchemy.types import TypeDecorator
 from typing_extensions import override
 
@@ -74,6 +80,17 @@ series = Table(
     ),
 )
 
+packs = Table(
+    "packs",
+    metadata,
+    Column("pack_id", _RowNumber, primary_key=True, autoincrement=True),
+    Column("model_digest", LargeBinary(32), nullable=False, comment="SHA-256 of the file of models."),
+    Column("data_digest", LargeBinary(32), nullable=False, comment="SHA-256 of the file of training data."),
+    Column("versions", Integer, nullable=False, comment="Versions in it that are not deleted."),
+    Column("created_at", UtcDateTime, nullable=False),
+    comment="One row for each batch of a bulk fit, whose artifacts share two files.",
+)
+
 versions = Table(
     "versions",
     metadata,
@@ -91,6 +108,10 @@ versions = Table(
     Column("deleted_at", UtcDateTime),
     Column("idempotency_key", String(255)),
     Column("request_digest", LargeBinary(32), comment="SHA-256 of what came with the idempotency key."),
+    Column("pack_id", _RowNumber, comment="NULL when its artifacts are files of their own."),
+    Column("model_offset", Integer, comment="Of its model in the pack, bytes."),
+    Column("model_length", Integer, comment="Bytes."),
+    Column("first_row", Integer, comment="Of its training data in the pack."),
     Index(
         "uq_versions_idempotency_key",
         "series_id",
@@ -128,6 +149,7 @@ _DAMAGED = ("file is not a database", "database disk image is malformed")
 _READ_ONLY = ("ReadOnlySqlTransaction",)
 _WAL_PATIENCE_S = 5.0
 _WAL_PAUSE_S = 0.05
+_COPY_ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 _SCHEMA_LOCK = int.from_bytes(b"tidemark")
 _NO_SUCH = ("no such table", "no such column")
 
@@ -182,6 +204,21 @@ class Database:
         if self.is_postgres:
             connection.execute(text("LOCK TABLE series IN SHARE MODE"))
 
+    def json_items(self, parameter: str) -> TableValuedAlias:
+        """The items of a JSON object, in its order, as rows of `key` and `value`."""
+        if self.is_postgres:
+            return func.json_each_text(cast(bindparam(parameter, type_=Text), postgresql.JSON)).table_valued(
+                "key", "value"
+            )
+        return func.json_each(bindparam(parameter, type_=Text)).table_valued("key", "value")
+
+    def insert_many(self, connection: Connection, table: Table, rows: Sequence[Mapping[str, object]]) -> None:
+        """Insert rows that have the same columns, by the fastest way that the database has."""
+        if self.is_postgres:
+            _copy(connection, table, rows)
+        else:
+            connection.execute(insert(table), rows)
+
     def lock_schema(self, connection: Connection) -> None:
         """Let one process at a time migrate, until the transaction of `connection` ends."""
         if self.is_postgres:
@@ -199,6 +236,45 @@ class Database:
             raise DatabaseUnavailable("All connections to the database are busy. Try again in a moment.") from error
         except DBAPIError as error:
             raise _translate(error) from error
+
+
+def _copy(connection: Connection, table: Table, rows: Sequence[Mapping[str, object]]) -> None:
+    """COPY FROM STDIN, whose errors come from the driver itself and are turned into SQLAlchemy's."""
+    columns = [_copy_texts([row[name] for row in rows]) for name in rows[0]]
+    lines = StringIO("".join(["\t".join(texts) + "\n" for texts in zip(*columns, strict=True)]))
+    statement = f"COPY {table.name} ({', '.join(rows[0])}) FROM STDIN"
+    cursor: Any = connection.connection.cursor()
+    try:
+        cursor.copy_expert(statement, lines)
+    except psycopg2.Error as error:
+        is_away = connection.dialect.is_disconnect(error, None, cursor)
+        if is_away:
+            connection.invalidate(error)
+        raise DBAPIError.instance(
+            statement, None, error, psycopg2.Error, connection_invalidated=is_away, dialect=connection.dialect
+        ) from error
+    finally:
+        cursor.close()
+
+
+def _copy_texts(values: Sequence[object]) -> Sequence[str]:
+    """A column in the text format of COPY. Most columns of a batch hold one and the same object."""
+    first = values[0]
+    if all(value is first for value in values):
+        return [_copy_text(first)] * len(values)
+    return [_copy_text(value) for value in values]
+
+
+def _copy_text(value: object) -> str:
+    match value:
+        case None:
+            return r"\N"
+        case bytes():
+            return r"\\x" + value.hex()
+        case str():
+            return value.translate(_COPY_ESCAPES)
+        case _:
+            return str(value)
 
 
 def _translate(error: DBAPIError) -> Exception:

@@ -20,6 +20,7 @@ TidemarkError                    500
 |   +-- LatencyStoreUnavailable  503
 +-- ConfigurationError           (start-up)
 +-- MissingDependency            (an optional part that is not installed)
++-- SourceUnreadable             (command line: a file that cannot be read as series)
 """
 
 from collections.abc import Iterable, Sequence
@@ -185,3 +186,9 @@ class MissingDependency(TidemarkError):
     """An optional library is needed and not installed."""
 
     title = "An optional part is not installed"
+
+
+class SourceUnreadable(TidemarkError):
+    """A file that was given to fit from cannot be read as series."""
+
+    title = "The file cannot be read"

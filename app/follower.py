@@ -6,7 +6,7 @@ from app.background import BackgroundLoop
 from app.catalog import FEED_OVERLAP, Catalog, Change
 from app.model_cache import ModelCache
 
-POLL_INTERVAL_S = 0.1
+POLL_INTERVAL_S = 0.05
 GAP_PATIENCE_S = 60.0
 """How long an id that was skipped may still appear: longer than any of our transactions may last."""
 START_OVER_S = 3600.0

@@ -9,8 +9,9 @@ from fastapi.openapi.utils import get_openapi
 
 from app import __version__
 from app.api import problems
+from app.api.fast_lane import PredictionFastLane
 from app.api.middleware import LimitBody, MeasureRequests, RefuseOtherSites
-from app.api.routes import aliases, health, models, series
+from app.api.routes import aliases, bulk_fits, bulk_predictions, health, models, series
 from app.api.schemas import Problem
 from app.bootstrap import Services
 from app.dashboard import pages
@@ -40,9 +41,25 @@ def create_app(services: Services) -> FastAPI:
     )
     app.add_middleware(RefuseOtherSites)
     app.add_middleware(LimitBody, max_body_mb=services.settings.max_body_mb)
-    app.add_middleware(MeasureRequests, metrics=services.metrics, latencies=services.latencies)
+    metrics, latencies = services.metrics, services.latencies
+    app.add_middleware(MeasureRequests, metrics=metrics, latencies=latencies)
+    app.add_middleware(
+        PredictionFastLane,
+        settings=services.settings,
+        registry=services.registry,
+        metrics=metrics,
+        latencies=latencies,
+    )
     problems.install(app)
-    for routes in (models, series, aliases, health, pages):  # the hot ones are matched first
+    for routes in (
+        models,
+        bulk_predictions,
+        bulk_fits,
+        series,
+        aliases,
+        health,
+        pages,
+    ):  # the hot ones are matched first
         app.include_router(routes.router(services))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app

@@ -3,33 +3,56 @@
 from collections import OrderedDict
 from collections.abc import Mapping
 from threading import Lock
+from types import MappingProxyType
+from typing import NamedTuple
 
 from app.versions import LATEST, LoadedModel, Selector
 
-_ENTRY_BYTES = 560
-_MODEL_BYTES = 540
+_ENTRY_BYTES = 360
+_MODEL_BYTES = 310
 _ALIAS_BYTES = 150
 
 
-class _Entry:
-    """What is known of one series: its versions in memory and, unless it changed, which is meant by what."""
+_NO_ALIASES: Mapping[str, int] = MappingProxyType({})
 
-    __slots__ = ("aliases", "latest", "models", "size_bytes")
+
+class _Entry:
+    """What is known of one series: its versions in memory and, unless it changed, which is meant by what.
+
+    One version is held by itself, several in a dictionary: a million series with one each need none.
+    """
+
+    __slots__ = ("_held", "aliases", "latest", "size_bytes")
 
     def __init__(self) -> None:
         self.latest: int | None = None
-        self.aliases: Mapping[str, int] = {}
-        self.models: dict[int, LoadedModel] = {}
+        self.aliases = _NO_ALIASES
+        self._held: LoadedModel | dict[int, LoadedModel] | None = None
         self.size_bytes = _ENTRY_BYTES
+
+    def __len__(self) -> int:
+        return len(self._held) if isinstance(self._held, dict) else int(self._held is not None)
+
+    def get(self, version: int) -> LoadedModel | None:
+        held = self._held
+        if isinstance(held, dict):
+            return held.get(version)
+        return held if held is not None and held.version == version else None
 
     def point(self, latest: int | None, aliases: Mapping[str, int]) -> None:
         self.size_bytes += _ALIAS_BYTES * (len(aliases) - len(self.aliases))
-        self.latest, self.aliases = latest, aliases
+        self.latest, self.aliases = latest, aliases or _NO_ALIASES
 
     def add(self, model: LoadedModel) -> None:
-        if model.version not in self.models:
-            self.models[model.version] = model
-            self.size_bytes += _MODEL_BYTES + sum(array.nbytes for array in model.detector.state.values())
+        if self.get(model.version) is not None:
+            return
+        self.size_bytes += _MODEL_BYTES + sum(array.nbytes for array in model.detector.state.values())
+        if isinstance(self._held, dict):
+            self._held[model.version] = model
+        elif self._held is None:
+            self._held = model
+        else:
+            self._held = {self._held.version: self._held, model.version: model}
 
     def number(self, selector: Selector) -> int | None:
         if isinstance(selector, str):
@@ -48,6 +71,16 @@ class Loading:
         self.is_model_stale = False
 
 
+class CacheStatistics(NamedTuple):
+    """What a cache has done and holds."""
+
+    hits: int
+    misses: int
+    """Loads, each counted once however many waited for it."""
+    models: int
+    size_bytes: int
+
+
 class ModelCache:
     """The models of at most `capacity_bytes`. A version never changes; what a selector means does."""
 
@@ -55,8 +88,9 @@ class ModelCache:
         self._capacity_bytes = capacity_bytes
         self._size_bytes = 0
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
-        self._loading: set[Loading] = set()
+        self._loading: dict[str, list[Loading]] = {}
         self._lock = Lock()
+        self._hits = self._misses = self._models = 0
 
     def find(self, series_id: str, selector: Selector) -> LoadedModel | None:
         """The model in memory that the selector means; None when it has to be loaded."""
@@ -64,15 +98,30 @@ class ModelCache:
             entry = self._entries.get(series_id)
             if entry is None:
                 return None
-            self._entries.move_to_end(series_id)
             number = entry.number(selector)
-            return None if number is None else entry.models.get(number)
+            model = None if number is None else entry.get(number)
+            if model is not None:
+                self._entries.move_to_end(series_id)
+                self._hits += 1
+            return model
+
+    def peek(self, series_id: str, version: int) -> LoadedModel | None:
+        """This version if it is in memory, for a load and not for a prediction: it counts as no use."""
+        with self._lock:
+            entry = self._entries.get(series_id)
+            return None if entry is None else entry.get(version)
+
+    def statistics(self) -> CacheStatistics:
+        """As they are now."""
+        with self._lock:
+            return CacheStatistics(self._hits, self._misses, self._models, self._size_bytes)
 
     def begin(self, series_id: str) -> Loading:
         """Announce a load, before anything is read for it; `finish` must follow."""
         loading = Loading(series_id)
         with self._lock:
-            self._loading.add(loading)
+            self._misses += 1
+            self._loading.setdefault(series_id, []).append(loading)
         return loading
 
     def finish(
@@ -83,7 +132,7 @@ class ModelCache:
     ) -> None:
         """End a load and keep what it read, but for what a change in the meantime may have made untrue."""
         with self._lock:
-            self._loading.discard(loading)
+            self._end(loading)
             pointers = None if loading.is_stale else pointers
             model = None if loading.is_model_stale else model
             if pointers is None and model is None:
@@ -92,40 +141,54 @@ class ModelCache:
             if entry is None:
                 entry = self._entries[loading.series_id] = _Entry()
             else:
-                self._size_bytes -= entry.size_bytes
+                self._discount(entry)
+                self._entries.move_to_end(loading.series_id)
             if pointers is not None:
                 entry.point(*pointers)
             if model is not None:
                 entry.add(model)
-            self._size_bytes += entry.size_bytes
+            self._count(entry)
             self._evict()
 
     def forget(self, series_id: str, *, models: bool = False) -> None:
         """The series changed: read again what its selectors mean, and with `models` whether versions exist."""
         with self._lock:
-            for loading in self._loading:
-                if loading.series_id == series_id:
-                    loading.is_stale = True
-                    loading.is_model_stale |= models
+            for loading in self._loading.get(series_id, ()):
+                loading.is_stale = True
+                loading.is_model_stale |= models
             entry = self._entries.get(series_id)
             if entry is None:
                 return
+            self._discount(entry)
             if models:
-                self._size_bytes -= self._entries.pop(series_id).size_bytes
+                del self._entries[series_id]
             else:
-                self._size_bytes -= entry.size_bytes
                 entry.point(None, {})
-                self._size_bytes += entry.size_bytes
+                self._count(entry)
 
     def forget_all(self) -> None:
         """Anything may have changed."""
         with self._lock:
-            for loading in self._loading:
-                loading.is_stale = loading.is_model_stale = True
+            for loadings in self._loading.values():
+                for loading in loadings:
+                    loading.is_stale = loading.is_model_stale = True
             self._entries.clear()
-            self._size_bytes = 0
+            self._size_bytes = self._models = 0
+
+    def _end(self, loading: Loading) -> None:
+        loadings = self._loading[loading.series_id]
+        loadings.remove(loading)
+        if not loadings:
+            del self._loading[loading.series_id]
 
     def _evict(self) -> None:
         while self._size_bytes > self._capacity_bytes and self._entries:
-            _, entry = self._entries.popitem(last=False)
-            self._size_bytes -= entry.size_bytes
+            self._discount(self._entries.popitem(last=False)[1])
+
+    def _count(self, entry: _Entry) -> None:
+        self._size_bytes += entry.size_bytes
+        self._models += len(entry)
+
+    def _discount(self, entry: _Entry) -> None:
+        self._size_bytes -= entry.size_bytes
+        self._models -= len(entry)

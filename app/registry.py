@@ -1,7 +1,6 @@
 """The registry of models: publish, get, list, alias, delete. Hides rows, blobs and cache."""
 
 import hashlib
-import platform
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -9,21 +8,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-import numpy as np
-
-from app import __version__, training_data
+from app import training_data
 from app.artifacts.base import ContentStore, StoredArtifact
+from app.batching import Batching
 from app.catalog import Catalog, Entry, IdempotencyKeyTaken
 from app.detectors import codec
 from app.detectors.base import Detector
-from app.errors import ArtifactDamaged, ConfigurationError, Fault, IdempotencyKeyReused, Unavailable
-from app.group_commit import GroupCommit
+from app.errors import ArtifactDamaged, ConfigurationError, Fault, IdempotencyKeyReused, TidemarkError, Unavailable
 from app.model_cache import ModelCache
+from app.model_loader import ModelLoader
+from app.model_lookup import ModelLookup
+from app.packs import Pack, new_version
 from app.preconditions import Precondition
 from app.series import Series
-from app.versions import Alias, Idempotency, LoadedModel, Selector, Version
-
-LIBRARIES = {"tidemark": __version__, "python": platform.python_version(), "numpy": np.__version__}
+from app.versions import Alias, Idempotency, LoadedModel, PackPlace, Selector, Version
 
 _MOST_IN_ONE_COMMIT = 100
 _KEEP_CHANGES = timedelta(days=1)
@@ -70,7 +68,8 @@ class ModelRegistry:
         self._models = models
         self._training = training
         self._cache = cache
-        self._commits = GroupCommit[_Draft, Version](self._commit, most=_MOST_IN_ONE_COMMIT)
+        self._commits = Batching[_Draft, Version](self._commit, most=_MOST_IN_ONE_COMMIT, name="commit")
+        self._loader = ModelLoader(ModelLookup(catalog), models, cache)
 
     def publish(
         self, series_id: str, detector: Detector, history: Series, idempotency: Idempotency | None = None
@@ -87,6 +86,28 @@ class ModelRegistry:
     def begin_publish(self, series_id: str, detector: Detector, history: Series) -> Future[Version]:
         """As `publish`, without waiting: for small models, whose artifacts are stored together with others'."""
         return self._commits.submit(_draft(series_id, detector, history, None))
+
+    def publish_many(self, pack: Pack) -> list[Version]:
+        """Store each version of a pack as the next one of its series, in their order; all or none.
+
+        Raises DatabaseUnavailable, ArtifactStoreUnavailable.
+        """
+        shared = self._store_pack(pack)
+        stored_at = time.monotonic()
+
+        def restore_swept() -> None:
+            if shared or time.monotonic() - stored_at > _SAFE_FROM_SWEEPS_S:
+                self._store_pack(pack)
+
+        published = self.catalog.append([Entry(version, None) for version in pack.versions], restore_swept)
+        for version in published:
+            self._cache.forget(version.series_id)
+        return published
+
+    def _store_pack(self, pack: Pack) -> bool:
+        """Make sure that its files are stored; whether one of them was there already."""
+        shared = self._models.put_pack(pack.model_digest, pack.models)
+        return self._training.put_pack(pack.data_digest, pack.data) or shared
 
     def find_replay(self, series_id: str, idempotency: Idempotency) -> Version | None:
         """The version that this very request has made before, if it has.
@@ -106,41 +127,41 @@ class ModelRegistry:
         """The model that is meant, if it is in memory: no I/O."""
         return self._cache.find(series_id, selector)
 
-    def load(self, series_id: str, selector: Selector) -> LoadedModel:
-        """The model that is meant, from memory or from the store.
+    def begin_load(self, series_id: str, selector: Selector) -> Future[LoadedModel]:
+        """The model that is meant, from the store; for what `find_loaded` does not find.
 
-        Raises SeriesNotFound, VersionNotFound, AliasNotFound, VersionDeleted, ArtifactDamaged.
+        The future raises SeriesNotFound, VersionNotFound, AliasNotFound, VersionDeleted, ArtifactDamaged, Unavailable.
         """
-        if loaded := self._cache.find(series_id, selector):
-            return loaded
-        loading = self._cache.begin(series_id)
-        pointers = model = None
-        try:
-            version = self.catalog.get_version(series_id, selector)
-            pointers = self.catalog.get_pointers(series_id)
-            held = self._cache.find(series_id, version.version)
-            model = held or LoadedModel(version.version, self.read_model(version))
-        finally:
-            self._cache.finish(loading, pointers, model)
-        return model
+        return self._loader.load(series_id, selector)
 
-    def read_model(self, version: Version) -> Detector:
-        """The fitted detector of a version, from the store. Raises ArtifactDamaged."""
-        data = self._models.get(version.model_digest)
-        try:
-            return codec.decode(data)
-        except ValueError as error:
-            message = f"{self._models.key(version.model_digest)} in {self._models.location} is {error}."
-            raise ArtifactDamaged(message) from error
+    def load(self, series_id: str, selector: Selector) -> LoadedModel:
+        """The model that is meant, from memory or from the store. Raises what `begin_load` does."""
+        return self.find_loaded(series_id, selector) or self.begin_load(series_id, selector).result()
+
+    def load_many(self, wanted: Sequence[tuple[str, Selector]]) -> list[LoadedModel | TidemarkError]:
+        """For each series and selector the model that is meant, or what `load` would raise. They load together."""
+        found: dict[tuple[str, Selector], LoadedModel | Future[LoadedModel]] = {}
+        for pair in wanted:
+            if pair not in found:
+                found[pair] = self.find_loaded(*pair) or self.begin_load(*pair)
+        ended = {pair: model if isinstance(model, LoadedModel) else _ended(model) for pair, model in found.items()}
+        return [ended[pair] for pair in wanted]
 
     def read_training_data(self, version: Version) -> Series:
         """What a version was fitted to, from the store. Raises ArtifactDamaged."""
-        data = self._training.get(version.data_digest)
         try:
-            return training_data.decode(data)
+            if version.place is None:
+                return training_data.decode(self._training.get(version.data_digest))
+            return self._read_packed(version, version.place)
         except ValueError as error:
-            message = f"{self._training.key(version.data_digest)} in {self._training.location} is {error}."
-            raise ArtifactDamaged(message) from error
+            raise ArtifactDamaged(f"{self._training.name_of(version.data_address)} is {error}.") from error
+
+    def _read_packed(self, version: Version, place: PackPlace) -> Series:
+        pack = self._training.get_pack(place.data_pack)
+        history = training_data.decode_rows(pack, place.first_row, version.points)
+        if training_data.digest_of(history) != version.data_digest:
+            raise ValueError(f"without the points of version {version.version} of {version.series_id}")
+        return history
 
     def delete_version(self, series_id: str, number: int, precondition: Precondition) -> None:
         """See `Catalog.delete_version`."""
@@ -239,19 +260,14 @@ class ModelRegistry:
             return error
 
 
+def _ended(load: Future[LoadedModel]) -> LoadedModel | TidemarkError:
+    try:
+        return load.result()
+    except TidemarkError as error:
+        return error
+
+
 def _draft(series_id: str, detector: Detector, history: Series, idempotency: Idempotency | None) -> _Draft:
     model, data = codec.encode(detector), training_data.encode(history)
-    version = Version(
-        series_id=series_id,
-        version=0,
-        detector=detector.name,
-        params=detector.params.model_dump(),
-        points=len(history),
-        first_timestamp_s=float(history.timestamps_s[0]),
-        last_timestamp_s=float(history.timestamps_s[-1]),
-        model_digest=hashlib.sha256(model).digest(),
-        data_digest=hashlib.sha256(data).digest(),
-        libraries=LIBRARIES,
-        created_at=datetime.now(UTC),
-    )
-    return _Draft(Entry(version, idempotency), model, data)
+    digests = hashlib.sha256(model).digest(), hashlib.sha256(data).digest()
+    return _Draft(Entry(new_version(series_id, detector, history, digests), idempotency), model, data)

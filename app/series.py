@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,17 +44,24 @@ class Series:
         return len(self.values)
 
 
+class Point(NamedTuple):
+    """One point to judge."""
+
+    timestamp_s: float
+    value: float
+
+
 def format_timestamp(timestamp_s: float) -> str:
     """RFC 3339 in UTC, to the microsecond where there is one."""
     return datetime.fromtimestamp(timestamp_s, UTC).isoformat().replace("+00:00", "Z")
 
 
-def parse_series_id(raw: str, faults: list[Fault]) -> str:
+def parse_series_id(raw: str, faults: list[Fault], location: str = "path") -> str:
     """The name of a series, surrounding blanks stripped; appends to `faults` what is wrong with it."""
     series_id = raw.strip()
     if not _SERIES_ID.fullmatch(series_id) or ".." in series_id:
         advice = "must be 1 to 200 letters, digits, '.', '_' or '-', without '..': for example sensor_01"
-        faults.append(Fault("/series_id", advice, "path"))
+        faults.append(Fault("/series_id", advice, location))
     return series_id
 
 
@@ -102,6 +110,29 @@ def parse_history(
         advice = f"all {len(history)} values equal {history.values[0]:g}: a fit needs values that vary"
         faults.append(Fault("/values", advice))
     return history if len(faults) == before else None
+
+
+def find_history_faults(history: Series, min_points: int, max_points: int, faults: list[Fault]) -> None:
+    """What `parse_history` would refuse, for points that come from a table, sorted by time; NaN stands for none."""
+    timestamps_s, values = history.timestamps_s, history.values
+    if not min_points <= len(history) <= max_points:
+        faults.append(Fault("/value", f"has {len(history)} points, a fit needs {min_points} to {max_points}"))
+        return
+    if bad := np.count_nonzero(~is_time(timestamps_s)):
+        advice = "must be Unix seconds from 0 to the year 9999, not milliseconds, and must not be missing"
+        faults.append(Fault("/timestamp", f"{advice}: {bad} of {len(history)} are not"))
+    elif len(repeated := np.flatnonzero(np.diff(timestamps_s) <= 0)):
+        first = format_timestamp(float(timestamps_s[repeated[0]]))
+        faults.append(Fault("/timestamp", f"{len(repeated)} times come more than once, the first is {first}"))
+    if bad := np.count_nonzero(~np.isfinite(values)):
+        faults.append(Fault("/value", f"{bad} of {len(history)} values are missing or not finite: leave them out"))
+    elif np.all(values == values[0]):
+        faults.append(Fault("/value", f"all {len(history)} values equal {values[0]:g}: a fit needs values that vary"))
+
+
+def is_time(timestamps_s: FloatArray) -> NDArray[np.bool_]:
+    """Where these are Unix seconds that a point may have."""
+    return (timestamps_s >= 0) & (timestamps_s <= LATEST_TIMESTAMP_S)
 
 
 def _parse(

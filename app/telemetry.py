@@ -6,7 +6,7 @@ carries them to Redis in batches.
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from threading import Lock
 from typing import Literal, NamedTuple, Protocol
 
@@ -21,6 +21,8 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 from redis import Redis, RedisError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -161,15 +163,45 @@ class RedisLatencyHistory(LatencyHistory):
                     raise
 
 
+class CacheFigures(Protocol):
+    """What a cache of models has done and holds."""
+
+    @property
+    def hits(self) -> int: ...  # noqa: D102
+    @property
+    def misses(self) -> int: ...  # noqa: D102
+    @property
+    def models(self) -> int: ...  # noqa: D102
+    @property
+    def size_bytes(self) -> int: ...  # noqa: D102
+
+
+class _CacheCollector(Collector):
+    """Asks the cache when Prometheus asks, so that counting costs a prediction nothing."""
+
+    def __init__(self, read: Callable[[], CacheFigures]) -> None:
+        self._read = read
+
+    @override
+    def collect(self) -> Iterable[Metric]:
+        now = self._read()
+        name = "tidemark_model_cache"
+        yield CounterMetricFamily(f"{name}_hits", "Predictions whose model was in memory.", now.hits)
+        yield CounterMetricFamily(f"{name}_misses", "Loads of models that were not in memory.", now.misses)
+        yield GaugeMetricFamily(f"{name}_models", "Models in memory.", now.models)
+        yield GaugeMetricFamily(f"{name}_bytes", "Memory that they take.", now.size_bytes)
+
+
 class Metrics:
     """What Prometheus reads from this process. No label takes a value from a client."""
 
-    def __init__(self) -> None:
+    def __init__(self, cache: Callable[[], CacheFigures]) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
         GCCollector(registry=self._registry)
         Info("tidemark", "The release that runs.", registry=self._registry).info({"version": __version__})
+        self._registry.register(_CacheCollector(cache))
         self._requests = Counter(
             "tidemark_requests", "Requests answered.", ("method", "route", "status"), registry=self._registry
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
+from app.artifacts.base import Address
 from app.detectors.base import Detector
 from app.errors import Fault
 
@@ -20,8 +21,18 @@ _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 _KEY = re.compile(r"[!-~]{1,255}", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
+class PackPlace(NamedTuple):
+    """Where a version of a bulk fit is within the two packs of its batch, each named by its SHA-256."""
+
+    model_pack: bytes
+    model_offset: int
+    model_length: int
+    """Bytes."""
+    data_pack: bytes
+    first_row: int
+
+
+class Version(NamedTuple):
     """One immutable version of a series' model, with its provenance."""
 
     series_id: str
@@ -35,6 +46,20 @@ class Version:
     data_digest: bytes
     libraries: Mapping[str, str]
     created_at: datetime
+    place: PackPlace | None = None
+    """None when each artifact is a file of its own."""
+
+    @property
+    def model_address(self) -> Address:
+        """Where its model is stored."""
+        if self.place is None:
+            return Address(self.model_digest)
+        return Address(self.model_digest, self.place.model_pack, self.place.model_offset, self.place.model_length)
+
+    @property
+    def data_address(self) -> Address:
+        """The file that its training data is in."""
+        return Address(self.data_digest) if self.place is None else Address(self.place.data_pack, self.place.data_pack)
 
     @property
     def etag(self) -> str:

@@ -19,10 +19,12 @@ end
 _SETUP = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
-local count = 0
+math.randomseed(SEED)
+local count = FIRST
 request = function()
   count = count + 1
-  local path = string.gsub(PATH, "{n}", tostring(count % SERIES))
+  local path = string.gsub(PATH, "{n}", string.format("%d", count * STRIDE % SERIES))
+  path = string.gsub(path, "{random}", string.format("%d", math.random(0, SERIES - 1)))
   return wrk.format(nil, path, nil, (string.gsub(BODY, "{n}", tostring(count))))
 end
 """
@@ -34,22 +36,36 @@ class Load(NamedTuple):
     requests_per_s: float
     p50_ms: float
     p99_ms: float
+    requests: float
 
 
-def post(url: str, path: str, body: str, *, connections: int, seconds: float, folder: Path, series: int = 1) -> Load:
+def post(
+    url: str,
+    path: str,
+    body: str,
+    *,
+    connections: int,
+    seconds: float,
+    folder: Path,
+    series: int = 1,
+    first: int = 0,
+    stride: int = 1,
+    seed: int = 1,
+) -> Load:
     """POST a JSON body over `connections` connections.
 
-    `{n}` in `path` counts round 0 .. series - 1, and `{n}` in `body` is new in each request.
+    `{n}` in `path` counts round 0 .. series - 1 from `first` in steps of `stride`, `{random}` is one of the same,
+    picked anew for each request, and `{n}` in `body` is new in each request.
     Raises RuntimeError when any answer was not a success: a figure over failures would mean nothing.
     """
     script = folder / "post.lua"
-    fixed = {"PATH": path, "BODY": body}
-    constants = "".join(f"local {name} = {json.dumps(text)}\n" for name, text in fixed.items())
-    script.write_text(f"{constants}local SERIES = {series}\n{_SETUP}{_REPORT}")
+    fixed = {"PATH": path, "BODY": body, "SERIES": series, "FIRST": first, "STRIDE": stride, "SEED": seed}
+    constants = "".join(f"local {name} = {json.dumps(constant)}\n" for name, constant in fixed.items())
+    script.write_text(f"{constants}{_SETUP}{_REPORT}")
     command = ["wrk", f"-t{THREADS}", f"-c{connections}", f"-d{seconds:g}s", "-s", str(script), url]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     report = json.loads(re.search(r"REPORT (.*)", output)[1])  # type: ignore[index]
     if report["errors"]:
         raise RuntimeError(f"{report['errors']} of {report['requests']} requests to {url}{path} failed")
     rate = report["requests"] / report["duration_us"] * 1e6
-    return Load(rate, report["p50_us"] / 1000, report["p99_us"] / 1000)
+    return Load(rate, report["p50_us"] / 1000, report["p99_us"] / 1000, report["requests"])

@@ -1,203 +1,148 @@
-"""How fast the service is, on PostgreSQL and Redis, against what FastAPI itself costs. `make bench` runs it.
+"""How fast the service is, on PostgreSQL and Redis, beside what FastAPI and uvicorn cost. `make bench` runs it.
 
 Everything runs on this machine, the load included, so the ratios count and not the absolute figures. What is
-compared is measured in turns, and each figure is the median of its rounds. The results go to benchmark/RESULTS.md.
+compared is measured in turns, and each figure is the median of its rounds. `python -m benchmark.speed` measures
+everything and writes benchmark/RESULTS.md; with names of sections it measures these and prints them only.
 """
 
-import json
+import argparse
 import os
 import platform
-import statistics
-import subprocess
-import sys
 import tempfile
+import textwrap
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import fastapi
-import httpx
 import uvicorn
 
 from app import __version__
-from app.db import Database
-from app.migrations import migrate
-from app.simulation import simulate_sensor
-from benchmark.load import Load, post
-from tests.servers import RedisServer, Tidemark, create_database, free_port, serve_tidemark, start_postgres
+from benchmark.caches import measure_cold, measure_variety
+from benchmark.fits import measure_bulk_fits, measure_large_fits, measure_small_fits, measure_start_up
+from benchmark.freshness import measure_freshness
+from benchmark.growth import COLUMNS as GROWTH_COLUMNS
+from benchmark.growth import measure_growth
+from benchmark.imports import measure_imports
+from benchmark.measures import ROUNDS, SECONDS, say
+from benchmark.predictions import measure_many_points, measure_predictions
+from benchmark.stages import measure_stages
+from benchmark.streaming import measure_streaming
+from benchmark.testbed import Testbed
 
-ROUNDS = 5
-SECONDS = 5.0
-CONNECTIONS = 32
-SERIES = 500
 RESULTS = Path(__file__).parent / "RESULTS.md"
-MB = 2**20
 
-POINT = '{"timestamp":"1705000010","value":13.0}'
-SIX_POINTS = (
-    '{"timestamps":[1705000000,1705000001,1705000002,1705000003,1705000004,1705000005],'
-    '"values":[10.0,10.5,9.5,10.0,10.2,{n}.5]}'
+
+Measure = Callable[[Testbed], Iterator[Sequence[str]]]
+
+
+class Section(NamedTuple):
+    """Measurements that belong together."""
+
+    title: str
+    measures: Mapping[str, Measure]
+    note: str = ""
+    columns: Sequence[str] = ("what", "measured", "to reach")
+
+
+SECTIONS = (
+    Section(
+        "Predictions",
+        {"start": measure_start_up, "predict": measure_predictions, "points": measure_many_points},
+        "The references are in `benchmark/reference.py`: the no-op is a FastAPI route that validates the same body, "
+        "answers the same model and does nothing else; the wire is an ASGI function that reads the body and answers "
+        "the same bytes. Both run on the same uvicorn.",
+    ),
+    Section(
+        "Fits",
+        {"fit": measure_small_fits, "large": measure_large_fits, "bulk": measure_bulk_fits, "import": measure_imports},
+        "A fit writes its artifacts and its rows durably before it answers. `app fit` is timed from its start to its "
+        "end, Python's own start included.",
+    ),
+    Section(
+        "Growth",
+        {"growth": measure_growth},
+        "`python -m app fit` of a Parquet file of series of 100 points with one worker, on an empty database; the time "
+        "includes Python's own start.\n\n![Time, storage and memory over the number of series](growth.png)",
+        GROWTH_COLUMNS,
+    ),
+    Section(
+        "Many series",
+        {
+            "variety": measure_variety,
+            "cold": measure_cold,
+            "stream": measure_streaming,
+            "freshness": measure_freshness,
+        },
+        "A cold prediction finds nothing of its series in the service's memory; files and tables may be in that of the "
+        "operating system.",
+    ),
+    Section(
+        "Where the time goes",
+        {"stages": measure_stages},
+        "Each stage is a function of the service, called by itself in a loop; HTTP is what a request takes of the wire "
+        "reference under load. A fit's durable steps wait for the disk and for PostgreSQL, and other requests go on "
+        "meanwhile.",
+        ("stage", "microseconds", "share"),
+    ),
 )
-
-Measured = TypeVar("Measured")
-
-
-class Row(NamedTuple):
-    """One line of the results."""
-
-    what: str
-    figure: str
-    target: str
 
 
 def main() -> None:
-    """Measure everything and write the results."""
-    with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".bench-") as folder:
-        report = _report(list(_measure(Path(folder))))
-    RESULTS.write_text(report)
-    print(f"\n{report}\nWritten to {RESULTS}.")
+    """Measure, and write the results when everything was measured."""
+    known = [name for section in SECTIONS for name in section.measures]
+    parser = argparse.ArgumentParser(description="Measure the speed of the service.")
+    parser.add_argument("sections", nargs="*", metavar="section", help=f"some of: {', '.join(known)}; default: all")
+    chosen = parser.parse_args().sections
+    if unknown := set(chosen) - set(known):
+        parser.error(f"no such section: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    with (
+        tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".bench-") as folder,
+        closing(Testbed(Path(folder), Path(folder) if chosen else RESULTS.parent)) as bed,
+    ):
+        tables = "\n".join(_measure(bed, chosen or known))
+    if chosen:
+        print(f"\n{tables}")
+        return
+    RESULTS.write_text(_report(tables))
+    print(f"\n{tables}\nWritten to {RESULTS}.")
 
 
-def _measure(folder: Path) -> Iterator[Row]:
-    yield _start_up(folder)
-    redis_server = RedisServer(folder)
-    settings = {"DATABASE_URL": _migrated_database(folder), "REDIS_URL": redis_server.url}
-    try:
-        with serve_tidemark(folder / "small", settings) as service, _reference() as reference_url:
-            yield from _predict(service, reference_url, folder)
-            yield _fit_small(service, folder)
-        for points, seconds in ((100_000, "0.12"), (2_000_000, "3")):
-            with serve_tidemark(folder / f"fit-{points}", settings) as service:
-                yield from _fit_large(service, points, seconds)
-    finally:
-        redis_server.stop()
+def _measure(bed: Testbed, names: Sequence[str]) -> Iterator[str]:
+    for section in SECTIONS:
+        chosen = {name: measure for name, measure in section.measures.items() if name in names}
+        if chosen:
+            yield _table(section, [row for name, measure in chosen.items() for row in _timed(name, measure, bed)])
 
 
-def _start_up(folder: Path) -> Row:
-    def start(number: int) -> float:
-        started = time.perf_counter()
-        with serve_tidemark(folder / f"start-{number}", {}):
-            return time.perf_counter() - started
-
-    seconds = statistics.median(_rounds("start-up", start))
-    return Row("`python -m app serve` with an empty `DATA_DIR`, until ready", f"{seconds:.2f} s", "< 5 s")
-
-
-def _predict(service: Tidemark, reference_url: str, folder: Path) -> Iterator[Row]:
-    def load(url: str) -> Load:
-        return post(url, "/predict/s0", POINT, connections=CONNECTIONS, seconds=SECONDS, folder=folder)
-
-    _fit(service.client, SIX_POINTS.replace("{n}", "9"))
-    pairs = _rounds("warm predict and no-op", lambda _: (load(service.url), load(reference_url)))
-    ratio = statistics.median(ours.requests_per_s / theirs.requests_per_s for ours, theirs in pairs)
-    ours, theirs = _median([pair[0] for pair in pairs]), _median([pair[1] for pair in pairs])
-    what = f"{CONNECTIONS} connections"
-    yield Row(f"FastAPI no-op with the same body and answer, {what}", _rate(theirs), "the reference")
-    yield Row(f"warm predict of one point, {what}", _rate(ours), "")
-    yield Row("**warm predict / no-op**, pair by pair", f"**{ratio:.2f}**", ">= 0.8")
+def _timed(name: str, measure: Measure, bed: Testbed) -> list[Sequence[str]]:
+    started = time.perf_counter()
+    rows = []
+    for row in measure(bed):
+        say(f"    {' | '.join(row)}")
+        rows.append(row)
+    say(f"-- {name} took {time.perf_counter() - started:.0f} s")
+    return rows
 
 
-def _fit_small(service: Tidemark, folder: Path) -> Row:
-    def load(_: int) -> Load:
-        path, connections = "/fit/s{n}", CONNECTIONS
-        return post(
-            service.url, path, SIX_POINTS, connections=connections, seconds=SECONDS, folder=folder, series=SERIES
-        )
-
-    loads = _rounds("fit of 6 points", load)
-    what = f"fit of 6 points, new data each time, {SERIES} series, {CONNECTIONS} connections"
-    return Row(what, _rate(_median(loads)), ">= 600/s, aim 1,000/s")
+def _table(section: Section, rows: Iterable[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(cells)} |" for cells in (section.columns, ["---"] * len(section.columns), *rows)]
+    paragraphs = section.note.split("\n\n")
+    note = "\n\n".join(textwrap.fill(paragraph, 120, break_on_hyphens=False) for paragraph in paragraphs)
+    return "\n".join([f"## {section.title}", "", *lines, "", note, ""])
 
 
-def _fit_large(service: Tidemark, points: int, most_seconds: str) -> Iterator[Row]:
-    bodies = [_body(points, seed) for seed in range(ROUNDS)]
-
-    def fit(number: int) -> float:
-        started = time.perf_counter()
-        _fit(service.client, bodies[number])
-        return time.perf_counter() - started
-
-    seconds = statistics.median(_rounds(f"fit of {points:,} points", fit))
-    size_mb = len(bodies[0]) / MB
-    yield Row(f"fit of {points:,} points ({size_mb:.1f} MB of JSON)", f"{seconds:.3f} s", f"< {most_seconds} s")
-    memory = f"{_peak_memory_mb(service.process.pid):.0f} MB"
-    yield Row(f"peak memory of the server after {ROUNDS} of them", memory, "< 700 MB" if points > MB else "")
-
-
-def _fit(client: httpx.Client, body: str | bytes) -> None:
-    client.post("/fit/s0", content=body).raise_for_status()
-
-
-def _body(points: int, seed: int) -> bytes:
-    series = simulate_sensor(points, seed=seed, interval_s=60.0).series
-    return json.dumps({"timestamps": series.timestamps_s.tolist(), "values": series.values.tolist()}).encode()
-
-
-def _rounds(what: str, measure: Callable[[int], Measured]) -> list[Measured]:
-    results = []
-    for number in range(ROUNDS):
-        print(f"{what}: round {number + 1} of {ROUNDS}", file=sys.stderr)
-        results.append(measure(number))
-    return results
-
-
-def _median(loads: list[Load]) -> Load:
-    return Load(*(statistics.median(figures) for figures in zip(*loads, strict=True)))
-
-
-def _rate(load: Load) -> str:
-    return f"{load.requests_per_s:,.0f}/s, p50 {load.p50_ms:.1f} ms, p99 {load.p99_ms:.1f} ms"
-
-
-def _peak_memory_mb(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(kilobytes) / 1024
-
-
-def _migrated_database(folder: Path) -> str:
-    url = create_database(start_postgres(folder / "postgres"), "bench")
-    database = Database(url, timeout_s=60)
-    migrate(database)
-    database.close()
-    return url
-
-
-@contextmanager
-def _reference() -> Iterator[str]:
-    port = free_port()
-    process = subprocess.Popen([sys.executable, "-m", "benchmark.reference", str(port)])
-    url = f"http://127.0.0.1:{port}"
-    try:
-        while True:
-            try:
-                httpx.get(url)
-                break
-            except httpx.ConnectError:
-                time.sleep(0.05)
-        yield url
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _report(rows: list[Row]) -> str:
-    table = "\n".join(f"| {row.what} | {row.figure} | {row.target} |" for row in rows)
+def _report(tables: str) -> str:
     return f"""# Results
 
 Made by `make bench` on {datetime.now(UTC):%Y-%m-%d}: Tidemark {__version__}, Python {platform.python_version()}, \
 FastAPI {fastapi.__version__}, uvicorn {uvicorn.__version__}, {os.cpu_count()} cores, {platform.system()}.
 One worker process, PostgreSQL, Redis; wrk on the same machine, {ROUNDS} rounds of {SECONDS:g} s, medians.
 
-| what | measured | to reach |
-|---|---|---|
-{table}
-
-The no-op is `benchmark/reference.py`: a FastAPI route that validates the same body, answers the same model and does
-nothing else, on the same uvicorn. A fit writes its two artifacts and its row durably before it answers.
+{tables.rstrip()}
 """
 
 

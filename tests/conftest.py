@@ -14,13 +14,16 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.artifacts import open_store
+from app.artifacts.base import ArtifactStore, ContentStore
 from app.bootstrap import Services, build
 from app.config import Settings
 from app.db import Database
 from app.migrations import migrate
-from tests.servers import RedisServer, Tidemark, create_database, serve_tidemark, start_postgres
+from tests.servers import RedisServer, S3Server, Tidemark, create_database, serve_tidemark, start_postgres
 
 BACKENDS = ("postgres", "sqlite")
+STORES = ("local", "s3", "memory")
 CHROMIUM = shutil.which("chromium")
 
 _numbers = itertools.count()
@@ -117,6 +120,43 @@ def build_services(tmp_path: Path) -> Iterator[Callable[..., Services]]:
 def services(build_services: Callable[..., Services], database_url: str) -> Services:
     """Services on an empty database, on PostgreSQL and then on SQLite."""
     return build_services(database_url=database_url)
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server of this worker."""
+    server = S3Server(tmp_path_factory.mktemp("s3"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """The same, with its address and credentials in the environment of this process."""
+    for name, value in s3_server.settings.items():
+        monkeypatch.setenv(name, value)
+    return s3_server
+
+
+@pytest.fixture(params=STORES)
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where nothing is stored yet, on each member of the family."""
+    if request.param == "s3":
+        request.getfixturevalue("s3")
+        return f"s3://tidemark/{tmp_path.name}"
+    return "memory:///" if request.param == "memory" else str(tmp_path / "artifacts")
+
+
+@pytest.fixture
+def store(location: str) -> ArtifactStore:
+    """An empty store, on each member of the family."""
+    return open_store(location)
+
+
+@pytest.fixture
+def content(store: ArtifactStore, location: str) -> ContentStore:
+    """Content addresses over an empty store, on each member of the family."""
+    return ContentStore(store, location, ".bin", ".pack")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy import event
 
+from app import packs
 from app.artifacts.base import ArtifactStore, ContentStore
 from app.bootstrap import Services, build
 from app.config import Settings
 from app.detectors.mean_std import MeanStd, MeanStdParams
 from app.series import Series
+from app.series_batch import SeriesBatch
 
 STEPS = (
     "while the model blob is unfinished",
@@ -24,8 +26,8 @@ STEPS = (
     "before commit",
     "after commit",
 )
-WAYS = ("alone", "together")
-"""A fit stores its artifacts by itself, or together with those of other fits."""
+WAYS = ("alone", "together", "packed")
+"""A fit stores its artifacts by itself, together with those of other fits, or in the packs of a bulk fit."""
 
 
 def history(seed: int) -> Series:
@@ -63,7 +65,7 @@ def arm(services: Services, step: str) -> None:
     elif step == "after the data blob":
         dies_after_put(training)
     elif step == "inside the transaction":
-        event.listen(services.database.engine, "before_cursor_execute", die_at_the_version_row)
+        event.listen(services.database.engine, "after_cursor_execute", die_after_the_series_row)
     elif step == "before commit":
         event.listen(services.database.engine, "commit", lambda _: die())
     elif step == "after commit":
@@ -84,8 +86,8 @@ def die_before_link(folder: Path) -> None:
     sys.addaudithook(hook)
 
 
-def die_at_the_version_row(_: object, __: object, statement: str, *___: object) -> None:
-    if statement.lower().startswith("insert into versions"):
+def die_after_the_series_row(_: object, __: object, statement: str, *___: object) -> None:
+    if statement.lower().startswith("insert into series"):
         die()
 
 
@@ -94,8 +96,14 @@ def main(step: str, way: str, database_url: str, data_dir: str, seed: str) -> No
     arm(services, step)
     if way == "alone":
         services.training.fit("s", history(int(seed)), MeanStd, MeanStdParams())
-    else:
+    elif way == "together":
         services.training.begin_fit("s", history(int(seed)), MeanStd, MeanStdParams()).result()
+    else:
+        points = history(int(seed))
+        fitted = [MeanStd.fit(points, MeanStdParams())] * 2
+        twice = np.tile(points.timestamps_s, 2), np.tile(points.values, 2)
+        batch = SeriesBatch(["s", "t"], np.array([0, 50, 100]), *twice)
+        services.registry.publish_many(packs.encode(fitted, batch))
 
 
 if __name__ == "__main__":

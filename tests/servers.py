@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import httpx
 import psycopg2
@@ -54,6 +54,10 @@ class PostgresServer:
     def stop(self) -> None:
         """Stop it; whoever is connected is cut off."""
         self._server.stop()
+
+    def delete(self) -> None:
+        """Stop it and delete its folder now, and not with this process; unless another one uses it too."""
+        self._server.cleanup()
 
     def crash(self) -> None:
         """End it without a checkpoint or a word to anyone; `start` then recovers from its log."""
@@ -211,6 +215,15 @@ def run_tidemark(
         timeout=timeout_s,
         check=False,
     )
+
+
+def begin_tidemark(
+    folder: Path, *arguments: str, settings: Mapping[str, str], stdout: IO[str], stderr: IO[str]
+) -> subprocess.Popen[str]:
+    """Start `python -m app` as a user would; the caller waits for it."""
+    command = [sys.executable, "-m", "app", *arguments]
+    environment = _environment(folder, settings)
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=stdout, stderr=stderr, text=True)
 
 
 def let_time_pass(folder: Path, hours: float = 2.0) -> None:

@@ -1,13 +1,12 @@
 """What every artifact store does, and the content addresses on top: on a folder, on S3 over HTTP, in memory."""
 
-import hashlib
 import io
 import os
 import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,51 +17,20 @@ import pytest
 
 from app import training_data
 from app.artifacts import open_store
-from app.artifacts.base import UNFINISHED, ArtifactStore, ContentStore
+from app.artifacts.base import UNFINISHED, ArtifactStore, ContentStore, Part
 from app.artifacts.local import LocalStore
 from app.errors import ArtifactDamaged, ArtifactStoreUnavailable, ConfigurationError
 from app.series import Series
+from app.series_batch import SeriesBatch
 from tests.servers import REPOSITORY, S3Server, Tidemark, free_port
+from tests.test_content_addresses import put
 
-FAMILY = ("local", "s3", "memory")
 HISTORY = {"timestamps": [1, 2, 3, 4], "values": [10.0, 10.5, 9.5, 10.0]}
 
 
-@pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """An S3 server of this worker."""
-    server = S3Server(tmp_path_factory.mktemp("s3"))
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
-    """The same, with its address and credentials in the environment of this process."""
-    for name, value in s3_server.settings.items():
-        monkeypatch.setenv(name, value)
-    return s3_server
-
-
-@pytest.fixture(params=FAMILY)
-def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where nothing is stored yet, on each member of the family."""
-    if request.param == "s3":
-        request.getfixturevalue("s3")
-        return f"s3://tidemark/{tmp_path.name}"
-    return "memory:///" if request.param == "memory" else str(tmp_path / "artifacts")
-
-
-@pytest.fixture
-def store(location: str) -> ArtifactStore:
-    """An empty store, on each member of the family."""
-    return open_store(location)
-
-
-@pytest.fixture
-def content(store: ArtifactStore, location: str) -> ContentStore:
-    """Content addresses over an empty store, on each member of the family."""
-    return ContentStore(store, location, ".bin")
+def read(store: ArtifactStore, key: str) -> bytes | None:
+    [data] = store.get([Part(key)])
+    return data
 
 
 # ---- the four verbs ------------------------------------------------------------------------------------------
@@ -71,19 +39,35 @@ def content(store: ArtifactStore, location: str) -> ContentStore:
 @pytest.mark.parametrize("data", [b"", b"x", random.Random(1).randbytes(3_000_000)], ids=["empty", "small", "3 MB"])
 def test_what_was_put_is_read_back(store: ArtifactStore, data: bytes) -> None:
     assert store.put({"ab/one": data}) == {"ab/one"}
-    assert store.get("ab/one") == data
+    assert read(store, "ab/one") == data
+
+
+def test_parts_of_what_was_put_are_read_in_the_order_asked_for(store: ArtifactStore) -> None:
+    data = random.Random(1).randbytes(10_000)
+    store.put({"ab/one": data, "ab/two": b"0123456789"})
+    parts = [Part("ab/two", 3, 4), Part("ab/one", 9_000, 1_000), Part("ab/two"), Part("ab/one", 0, 1), Part("ab/two")]
+    assert list(store.get(parts)) == [b"3456", data[9_000:], b"0123456789", data[:1], b"0123456789"]
+    assert list(store.get([])) == []
+
+
+@pytest.mark.parametrize(("offset", "length", "found"), [(5, 100, b"56789"), (10, 5, b""), (100, 5, b"")])
+def test_a_part_beyond_the_end_has_as_many_bytes_as_there_are(
+    store: ArtifactStore, offset: int, length: int, found: bytes
+) -> None:
+    store.put({"ab/one": b"0123456789"})
+    assert list(store.get([Part("ab/one", offset, length), Part("ab/one")])) == [found, b"0123456789"]
 
 
 def test_an_existing_key_is_never_overwritten(store: ArtifactStore) -> None:
     store.put({"ab/one": b"first"})
     assert store.put({"ab/one": b"second", "ab/two": b"second"}) == {"ab/two"}
-    assert (store.get("ab/one"), store.get("ab/two")) == (b"first", b"second")
+    assert (read(store, "ab/one"), read(store, "ab/two")) == (b"first", b"second")
 
 
 def test_one_put_takes_many_artifacts(store: ArtifactStore) -> None:
     artifacts = {f"{i % 7:02}/artifact-{i}": str(i).encode() for i in range(100)}
     assert store.put(artifacts) == set(artifacts)
-    assert {entry.key: store.get(entry.key) for entry in store.list()} == artifacts
+    assert {entry.key: read(store, entry.key) for entry in store.list()} == artifacts
 
 
 def test_putting_nothing_stores_nothing(store: ArtifactStore) -> None:
@@ -91,9 +75,10 @@ def test_putting_nothing_stores_nothing(store: ArtifactStore) -> None:
     assert list(store.list()) == []
 
 
-def test_a_key_that_is_not_there_is_a_key_error(store: ArtifactStore) -> None:
-    with pytest.raises(KeyError, match="ab/none"):
-        store.get("ab/none")
+def test_a_key_that_is_not_there_is_none_beside_those_that_are(store: ArtifactStore) -> None:
+    store.put({"ab/one": b"1"})
+    found = store.get([Part("ab/none"), Part("ab/one"), Part("ab/none", 3, 4), Part("cd/none")])
+    assert list(found) == [None, b"1", None, None]
 
 
 def test_the_listing_has_keys_sizes_and_times(store: ArtifactStore) -> None:
@@ -118,14 +103,14 @@ def test_of_many_puts_of_one_key_at_once_exactly_one_is_first(store: ArtifactSto
         firsts = list(pool.map(lambda n: store.put({"ab/one": b"%d" % n * 1000}), range(8)))
     winners = [n for n, new in enumerate(firsts) if new]
     assert len(winners) == 1
-    assert store.get("ab/one") == b"%d" % winners[0] * 1000
+    assert read(store, "ab/one") == b"%d" % winners[0] * 1000
 
 
 @pytest.mark.parametrize("location", ["local", "s3"], indirect=True)
 def test_another_process_sees_what_was_put(location: str) -> None:
     open_store(location).put({"ab/one": b"1"})
     other = open_store(location)
-    assert other.get("ab/one") == b"1"
+    assert read(other, "ab/one") == b"1"
     assert other.put({"ab/one": b"2"}) == set()
     assert [entry.key for entry in other.list()] == ["ab/one"]
 
@@ -136,98 +121,14 @@ def test_two_places_in_one_bucket_keep_apart() -> None:
     models.put({"ab/one": b"1"})
     assert list(training.list()) == []
     assert training.put({"ab/one": b"2"}) == {"ab/one"}
-    assert models.get("ab/one") == b"1"
-
-
-# ---- content addresses ---------------------------------------------------------------------------------------
-
-
-def put(content: ContentStore, data: bytes) -> bytes:
-    digest = hashlib.sha256(data).digest()
-    content.put({digest: data})
-    return digest
-
-
-def replace(content: ContentStore, digest: bytes, data: bytes) -> None:
-    content.store.delete(content.key(digest))
-    content.store.put({content.key(digest): data})
-
-
-def test_the_name_of_an_artifact_is_the_checksum_of_its_bytes(content: ContentStore) -> None:
-    digest = put(content, b"some bytes")
-    name = hashlib.sha256(b"some bytes").hexdigest()
-    assert [entry.key for entry in content.store.list()] == [f"{name[:2]}/{name}.bin"]
-    assert content.get(digest) == b"some bytes"
-
-
-def test_equal_bytes_are_stored_once_and_reported_as_shared(content: ContentStore) -> None:
-    first, second = hashlib.sha256(b"first").digest(), hashlib.sha256(b"second").digest()
-    assert content.put({first: b"first"}) == set()
-    written = {entry.key: entry.written_at for entry in content.store.list()}
-    assert content.put({first: b"first", second: b"second"}) == {first}
-    assert {e.key: e.written_at for e in content.store.list() if e.key in written} == written
-    assert len(list(content.store.list())) == 2
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda data: bytes([data[0] ^ 1]) + data[1:],
-        lambda data: data[:-1],
-        lambda _: b"",
-        lambda data: data + b"\0",
-    ],
-    ids=["one bit flipped", "truncated", "emptied", "longer"],
-)
-def test_damaged_bytes_are_refused_and_the_artifact_is_named(
-    content: ContentStore, damage: Callable[[bytes], bytes]
-) -> None:
-    data = bytes(range(256)) * 10
-    digest, other = put(content, data), put(content, b"another")
-    replace(content, digest, damage(data))
-    with pytest.raises(ArtifactDamaged, match=digest.hex()) as raised:
-        content.get(digest)
-    assert content.location in raised.value.detail
-    assert content.get(other) == b"another"
-
-
-def test_a_missing_artifact_is_named(content: ContentStore) -> None:
-    digest = put(content, b"data")
-    content.store.delete(content.key(digest))
-    with pytest.raises(ArtifactDamaged, match=f"{digest.hex()}.bin is missing"):
-        content.get(digest)
-
-
-def test_putting_the_same_bytes_again_heals_a_damaged_artifact(content: ContentStore) -> None:
-    digest = put(content, b"data")
-    for damaged in (b"dat", b"DATA", b""):
-        replace(content, digest, damaged)
-        put(content, b"data")
-        assert content.get(digest) == b"data"
-
-
-def test_only_what_this_store_wrote_can_be_an_orphan(content: ContentStore) -> None:
-    digest = put(content, b"data")
-    [entry] = content.store.list()
-    assert content.is_orphan(entry.key, named=set())
-    assert not content.is_orphan(entry.key, named={digest})
-    assert content.is_orphan(f"{UNFINISHED}0123abcd", named={digest})
-    name = digest.hex()
-    strangers = ["README.md", f"{name[:2]}/{name}.txt", f"zz/{name}.bin", f"{name}.bin", "ab/ab.bin", "ab/notes.bin"]
-    assert not any(content.is_orphan(key, named=set()) for key in strangers)
-
-
-def test_checking_that_a_store_is_writable_leaves_nothing_there(content: ContentStore) -> None:
-    content.check_writable()
-    content.check_writable()
-    assert list(content.store.list()) == []
+    assert read(models, "ab/one") == b"1"
 
 
 # ---- the local folder ----------------------------------------------------------------------------------------
 
 
 def test_a_truncated_file_is_noticed(tmp_path: Path) -> None:
-    content = ContentStore(LocalStore(tmp_path), str(tmp_path), ".bin")
+    content = ContentStore(LocalStore(tmp_path), str(tmp_path), ".bin", ".pack")
     digest = put(content, b"x" * 5000)
     os.truncate(tmp_path / content.key(digest), 4096)
     with pytest.raises(ArtifactDamaged, match=digest.hex()):
@@ -239,7 +140,7 @@ import hashlib, random, sys
 from pathlib import Path
 from app.artifacts.base import ContentStore
 from app.artifacts.local import LocalStore
-content = ContentStore(LocalStore(Path(sys.argv[1])), sys.argv[1], ".bin")
+content = ContentStore(LocalStore(Path(sys.argv[1])), sys.argv[1], ".bin", ".pack")
 generator = random.Random(int(sys.argv[2]))
 print("writing", flush=True)
 while True:
@@ -258,7 +159,7 @@ def test_a_write_that_a_crash_cuts_off_is_never_readable(tmp_path: Path) -> None
             writer.stdout.readline()
             time.sleep(0.05 + seed * 0.017)
             writer.kill()
-        content = ContentStore(LocalStore(folder), str(folder), ".bin")
+        content = ContentStore(LocalStore(folder), str(folder), ".bin", ".pack")
         for entry in content.store.list():
             if entry.key.startswith(UNFINISHED):
                 unfinished += 1
@@ -287,10 +188,10 @@ def test_a_folder_that_turns_into_a_file_fails_each_verb_clearly(tmp_path: Path)
     root.touch()
     verbs: list[Callable[[], object]] = [
         lambda: store.put({"ab/two": b"2"}),
-        lambda: store.get("ab/one"),
+        lambda: read(store, "ab/one"),
         lambda: list(store.list()),
         lambda: store.delete("ab/one"),
-        ContentStore(store, str(root), ".bin").check_writable,
+        ContentStore(store, str(root), ".bin", ".pack").check_writable,
     ]
     for verb in verbs:
         with pytest.raises(ArtifactStoreUnavailable, match="cannot be used"):
@@ -303,7 +204,7 @@ def test_a_store_goes_on_when_its_folders_were_removed_under_it(tmp_path: Path) 
     (tmp_path / "ab/one").unlink()
     (tmp_path / "ab").rmdir()
     assert store.put({"ab/one": b"1"}) == {"ab/one"}
-    assert store.get("ab/one") == b"1"
+    assert read(store, "ab/one") == b"1"
 
 
 def test_a_file_url_is_a_local_folder(tmp_path: Path) -> None:
@@ -323,7 +224,7 @@ def test_a_url_that_names_no_object_store_is_a_configuration_error(location: str
 
 @pytest.mark.usefixtures("s3")
 def test_a_bucket_that_does_not_exist_is_unavailable() -> None:
-    content = ContentStore(open_store("s3://no-such-bucket/models"), "s3://no-such-bucket/models", ".bin")
+    content = ContentStore(open_store("s3://no-such-bucket/models"), "s3://no-such-bucket/models", ".bin", ".pack")
     with pytest.raises(ArtifactStoreUnavailable, match="no-such-bucket"):
         put(content, b"data")
     with pytest.raises(ArtifactStoreUnavailable, match="no-such-bucket"):
@@ -408,7 +309,24 @@ def test_training_data_is_parquet_that_other_tools_open_and_equal_data_gives_equ
     assert read_back.values.tobytes() == history.values.tobytes()
 
 
+def test_training_data_of_many_series_is_one_table_in_long_form_and_equal_data_gives_equal_bytes() -> None:
+    histories = [Series(np.array([1.0, 2.5]), np.array([1e300, -0.0])), Series(np.array([4.0]), np.array([5e-324]))]
+    data = training_data.encode_many(SeriesBatch.of(list(zip("st", histories, strict=True))))
+    assert data == training_data.encode_many(SeriesBatch.of(list(zip("st", histories, strict=True))))
+    assert pq.read_table(io.BytesIO(data)).to_pydict() == {
+        "series_id": ["s", "s", "t"],
+        "timestamp": [1.0, 2.5, 4.0],
+        "value": [1e300, -0.0, 5e-324],
+    }
+    for first, history in ((0, histories[0]), (2, histories[1])):
+        read_back = training_data.decode_rows(data, first, len(history))
+        assert read_back.timestamps_s.tobytes() == history.timestamps_s.tobytes()
+        assert read_back.values.tobytes() == history.values.tobytes()
+
+
 @pytest.mark.parametrize("data", [b"", b"PAR1", b"not parquet" * 100])
 def test_bytes_that_are_no_training_data_are_a_value_error(data: bytes) -> None:
     with pytest.raises(ValueError, match="not a file of training data"):
         training_data.decode(data)
+    with pytest.raises(ValueError, match="not a file of training data"):
+        training_data.decode_rows(data, 0, 1)

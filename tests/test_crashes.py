@@ -17,9 +17,11 @@ from app.errors import VersionNotFound
 from app.migrations import check_schema
 from app.versions import LATEST
 from tests.crashing import STEPS, WAYS, history
+from tests.fleets import read_model
 from tests.servers import REPOSITORY, Tidemark, let_time_pass
 
 BuildServices = Callable[..., Services]
+PACKED = [("after the data blob", "packed"), ("inside the transaction", "packed"), ("before commit", "packed")]
 
 
 def fit(services: Services, seed: int) -> int:
@@ -43,7 +45,7 @@ def named_files(services: Services) -> set[str]:
     return {models.key(v.model_digest) for v in versions} | {training.key(v.data_digest) for v in versions}
 
 
-@pytest.mark.parametrize(("step", "way"), [(step, WAYS[i % 2]) for i, step in enumerate(STEPS)])
+@pytest.mark.parametrize(("step", "way"), [*((step, WAYS[i % 2]) for i, step in enumerate(STEPS)), *PACKED])
 def test_a_kill_during_a_fit_leaves_the_whole_version_or_nothing(
     build_services: BuildServices, database_url: str, step: str, way: str
 ) -> None:
@@ -95,7 +97,7 @@ def test_what_a_killed_fit_left_behind_is_swept(services: Services, step: str, o
     let_time_pass(services.settings.data_dir)
     assert services.registry.sweep(grace).artifacts == orphans
     assert files(services) == whole == named_files(services)
-    services.registry.read_model(services.registry.catalog.get_version("s", 1))
+    read_model(services, services.registry.catalog.get_version("s", 1))
 
 
 def list_versions(client: httpx.Client, series_id: str) -> list[int]:

@@ -37,7 +37,7 @@ class Replica:
         return self.services.prediction.predict_one(series_id, selector, 60.0, 10.0)[0]
 
     def is_warm(self, series_id: str, selector: int | str = LATEST) -> bool:
-        return self.services.prediction.is_warm(series_id, selector)
+        return self.services.registry.find_loaded(series_id, selector) is not None
 
     def poll(self) -> None:
         self.services.follower.poll()

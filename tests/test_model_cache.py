@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from app.detectors import codec
 from app.detectors.mean_std import MeanStd, MeanStdParams
 from app.model_cache import ModelCache
 from app.versions import LATEST, LoadedModel
@@ -17,7 +18,7 @@ PARAMS = MeanStdParams()
 
 
 def model(version: int) -> LoadedModel:
-    return LoadedModel(version, MeanStd(float(version), 1.0, MeanStdParams()))
+    return LoadedModel(version, MeanStd(float(version), 1.0, PARAMS))
 
 
 def keep(
@@ -155,6 +156,27 @@ def test_memory_stays_within_the_limit_as_measured() -> None:
         tracemalloc.stop()
     assert capacity / 3 < after - before < capacity * 1.1
     assert peak - before < capacity * 1.2
+
+
+@pytest.mark.parametrize(("count", "versions"), [(11_000, 1), (1_500, 4)])
+def test_a_baseline_model_takes_less_than_1_kb_and_the_cache_knows_what_it_takes(count: int, versions: int) -> None:
+    files = [codec.encode(MeanStd(float(n), 1.0 + n, PARAMS)) for n in range(1000)]
+    cache = ModelCache(1_000_000_000)
+    codec.decode(files[0])
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for n in range(count):
+            for version in range(1, versions + 1):
+                loaded = LoadedModel(version, codec.decode(files[n % 1000]))
+                cache.finish(cache.begin(f"plant.line.sensor_{n}"), (versions, {}), loaded)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    figures = cache.statistics()
+    assert figures.models == count * versions
+    assert (after - before) / figures.models < 1000
+    assert after - before <= figures.size_bytes <= 1.5 * (after - before)
 
 
 def test_one_series_with_very_many_versions_stays_within_the_limit_and_is_fast() -> None:

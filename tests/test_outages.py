@@ -13,9 +13,12 @@ import redis
 
 from app.bootstrap import Services
 from app.detectors.mean_std import MeanStd, MeanStdParams
+from app.errors import DatabaseUnavailable
 from app.migrations import migrate
 from app.telemetry import KEY_PREFIX
+from app.versions import LATEST
 from tests.crashing import history
+from tests.fleets import publish_many
 from tests.servers import PostgresServer, RedisServer, Tidemark, create_database, run_tidemark
 
 BODY = {"timestamps": [1, 2, 3, 4], "values": [10.0, 10.5, 9.5, 10.0]}
@@ -123,6 +126,35 @@ def test_a_postgresql_restarted_between_two_requests_fails_neither(
         assert services.registry.catalog.get_series("s")[1] == n
         postgres.stop()
         postgres.start()
+
+
+def test_bulk_fits_fail_clearly_while_postgresql_is_away_and_work_again_without_a_restart(
+    postgres: PostgresServer, build_services: Callable[..., Services]
+) -> None:
+    services = build_services(database_url=create_database(postgres.url, "packs"), database_timeout_s=2)
+    migrate(services.database)
+    publish_many(services, ["a", "b"])
+    postgres.stop()
+    with pytest.raises(DatabaseUnavailable):
+        publish_many(services, ["a", "b"])
+    postgres.start()
+    assert [version.version for version in publish_many(services, ["a", "b"])] == [2, 2]
+
+
+def test_loads_that_wait_while_postgresql_goes_away_all_fail_clearly_and_the_next_ones_work(
+    postgres: PostgresServer, build_services: Callable[..., Services]
+) -> None:
+    services = build_services(database_url=create_database(postgres.url, "loads"), database_timeout_s=2)
+    migrate(services.database)
+    names = [f"s{n}" for n in range(50)]
+    publish_many(services, names)
+    postgres.stop()
+    begun = [services.registry.begin_load(name, selector) for name in names for selector in (LATEST, 1, "prod")]
+    for load in begun:
+        assert isinstance(load.exception(10), DatabaseUnavailable)
+    postgres.start()
+    begun = [services.registry.begin_load(name, LATEST) for name in names]
+    assert {load.result(10).version for load in begun} == {1}
 
 
 def test_fits_during_a_crash_of_postgresql_are_acknowledged_only_when_they_are_kept(

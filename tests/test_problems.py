@@ -58,7 +58,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 
 
 def test_an_unknown_path_is_a_problem(client: httpx.Client) -> None:
-    for path in ("/nowhere", "/fit", "/predict/", "/fit/a/b", "/series/a/b/c/d", "/nowhere%20x/%C3%A9%3F"):
+    for path in ("/nowhere", "/fit/", "/predict/", "/fit/a/b", "/series/a/b/c/d", "/nowhere%20x/%C3%A9%3F"):
         document = problem(client.get(path), 404)
         assert document["instance"].lower() == path.lower()
         assert document["errors"] == []

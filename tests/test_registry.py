@@ -148,7 +148,7 @@ def test_damaged_training_data_is_named_and_predictions_go_on(services: Services
     version = fit(services)
     _, training = services.stores
     key = training.key(version.data_digest)
-    data = training.store.get(key)
+    data = training.get(version.data_digest)
     training.store.delete(key)
     if damage != "missing":
         training.store.put({key: data[:-1] if damage == "truncated" else data[:40] + b"?" + data[41:]})

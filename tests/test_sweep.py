@@ -5,7 +5,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from app.artifacts.base import UNFINISHED, ArtifactStore, StoredArtifact
+from app.artifacts.base import UNFINISHED, ArtifactStore, Part, StoredArtifact
 from app.bootstrap import Services
 from app.detectors.mean_std import MeanStd, MeanStdParams
 from app.errors import ConfigurationError
 from app.migrations import migrate
 from app.preconditions import Precondition
 from tests.crashing import history
+from tests.fleets import read_model
 from tests.servers import let_time_pass, run_tidemark
 
 ANY = Precondition()
@@ -44,7 +45,7 @@ def load_everything(services: Services, names: list[str]) -> int:
     count = 0
     for name in names:
         for version in services.registry.catalog.list_versions(name, 10_000, None):
-            services.registry.read_model(version)
+            read_model(services, version)
             services.registry.read_training_data(version)
             count += 1
     return count
@@ -205,8 +206,8 @@ class SlowToDelete:
     def put(self, artifacts: Mapping[str, bytes], *, replace: bool = False) -> set[str]:
         return self._store.put(artifacts, replace=replace)
 
-    def get(self, key: str) -> bytes:
-        return self._store.get(key)
+    def get(self, parts: Sequence[Part]) -> Sequence[bytes | None]:
+        return self._store.get(parts)
 
     def list(self) -> Iterator[StoredArtifact]:
         return self._store.list()

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import ConfigurationError, LatencyStoreUnavailable
+from app.model_cache import ModelCache
 from app.telemetry import KEY_PREFIX, LocalLatencyHistory, Metrics, RedisLatencyHistory, summarize
 from tests.servers import RedisServer, Tidemark
 
@@ -259,7 +260,7 @@ def test_metrics_count_requests_by_route_and_status(client: httpx.Client, series
 
 
 def test_a_duration_is_observed_in_seconds() -> None:
-    metrics = Metrics()
+    metrics = Metrics(ModelCache(1000).statistics)
     metrics.observe("POST", "/fit/{series_id}", 200, 0.2)
     text = metrics.render().decode()
     assert 'tidemark_request_duration_seconds_bucket{le="0.1",method="POST",route="/fit/{series_id}"} 0.0' in text

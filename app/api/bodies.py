@@ -6,18 +6,21 @@ from typing import NamedTuple
 
 import orjson
 
+from app.api.formats import ARROW, PARQUET
 from app.config import Settings
 from app.detectors import choose_detector
 from app.detectors.base import Detector, DetectorParams
 from app.errors import Fault, InvalidInput, MalformedBody
-from app.series import Series, parse_history, parse_points, parse_timestamp, parse_value
+from app.series import Point, Series, parse_history, parse_points, parse_series_id, parse_timestamp, parse_value
 from app.versions import Selector, parse_selector
 
-_NOT_TEXT = {
-    b"\x1f\x8b": "compressed by gzip",
-    b"\xff\xfe": "encoded as UTF-16",
-    b"\xfe\xff": "encoded as UTF-16",
-    b"\xef\xbb\xbf": "headed by a byte order mark",
+_NOT_JSON = {
+    b"\x1f\x8b": "is compressed by gzip: send it as it was",
+    b"\xff\xfe": "is encoded as UTF-16: send it as UTF-8",
+    b"\xfe\xff": "is encoded as UTF-16: send it as UTF-8",
+    b"\xef\xbb\xbf": "is headed by a byte order mark: send it without",
+    b"PAR1": f"is a Parquet file: send it with Content-Type: {PARQUET}, where a route takes that",
+    b"\xff\xff\xff\xff": f"is an Arrow stream: send it with Content-Type: {ARROW}, where a route takes that",
 }
 _PARSE_POINT = {"timestamp": parse_timestamp, "value": parse_value}
 
@@ -30,14 +33,7 @@ class FitBody(NamedTuple):
     params: DetectorParams
 
 
-class Point(NamedTuple):
-    """One point to judge."""
-
-    timestamp_s: float
-    value: float
-
-
-def _parse_object(body: bytes, faults: list[Fault]) -> Mapping[str, object]:
+def parse_object(body: bytes, faults: list[Fault]) -> Mapping[str, object]:
     """The JSON object that a body is. Raises MalformedBody with `faults` and its own."""
     try:
         parsed = orjson.loads(body)
@@ -50,7 +46,11 @@ def _parse_object(body: bytes, faults: list[Fault]) -> Mapping[str, object]:
 
 def parse_fit(body: bytes, settings: Settings, faults: list[Fault]) -> FitBody:
     """The body of a fit. Raises InvalidInput with `faults` and its own, MalformedBody."""
-    fields = _parse_object(body, faults)
+    return parse_fit_fields(parse_object(body, faults), settings, faults)
+
+
+def parse_fit_fields(fields: Mapping[str, object], settings: Settings, faults: list[Fault]) -> FitBody:
+    """The fields of a fit. Raises InvalidInput with `faults` and its own."""
     history = parse_history(
         fields.get("timestamps"),
         fields.get("values"),
@@ -66,7 +66,11 @@ def parse_fit(body: bytes, settings: Settings, faults: list[Fault]) -> FitBody:
 
 def parse_prediction(body: bytes, max_points: int, faults: list[Fault]) -> Point | Series:
     """The body of a prediction. Raises InvalidInput with `faults` and its own, MalformedBody."""
-    fields = _parse_object(body, faults)
+    return parse_points_fields(parse_object(body, faults), max_points, faults)
+
+
+def parse_points_fields(fields: Mapping[str, object], max_points: int, faults: list[Fault]) -> Point | Series:
+    """The fields of a prediction. Raises InvalidInput with `faults` and its own."""
     points: Point | Series | None
     if "timestamps" in fields or "values" in fields:
         points = parse_points(fields.get("timestamps"), fields.get("values"), max_points, faults)
@@ -79,15 +83,30 @@ def parse_prediction(body: bytes, max_points: int, faults: list[Fault]) -> Point
 
 def parse_alias(body: bytes, faults: list[Fault]) -> Selector:
     """The version that an alias is to point at. Raises InvalidInput with `faults` and its own, MalformedBody."""
-    raw = _parse_object(body, faults).get("version")
+    selector = _parse_version(parse_object(body, faults).get("version"), faults)
+    if faults:
+        raise InvalidInput(faults)
+    return selector
+
+
+def parse_series_field(fields: Mapping[str, object], faults: list[Fault]) -> str:
+    """The series that a line names; appends to `faults`."""
+    raw = fields.get("series_id")
+    return parse_series_id(raw if isinstance(raw, str) else "", faults, "body")
+
+
+def parse_version_field(fields: Mapping[str, object], default: Selector, faults: list[Fault]) -> Selector:
+    """The version that a line names, if it does; appends to `faults`."""
+    raw = fields.get("version")
+    return default if raw is None else _parse_version(raw, faults)
+
+
+def _parse_version(raw: object, faults: list[Fault]) -> Selector:
     if isinstance(raw, float) and raw.is_integer():
         raw = int(raw)  # JSON has one kind of number: 3.0 is 3
     if isinstance(raw, int) and not isinstance(raw, bool):
         raw = str(raw)
-    selector = parse_selector(raw if isinstance(raw, str) else "", faults, "body")
-    if faults:
-        raise InvalidInput(faults)
-    return selector
+    return parse_selector(raw if isinstance(raw, str) else "", faults, "body")
 
 
 def _parse_point(fields: Mapping[str, object], faults: list[Fault]) -> Point | None:
@@ -111,7 +130,5 @@ def _parse_leniently(body: bytes, error: orjson.JSONDecodeError, faults: list[Fa
     except (ValueError, RecursionError):
         pass
     advice = f"is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}"
-    for start, what in _NOT_TEXT.items():
-        if body.startswith(start):
-            advice = f"is {what}: send it as UTF-8, uncompressed"
+    advice = next((known for start, known in _NOT_JSON.items() if body.startswith(start)), advice)
     raise MalformedBody([*faults, Fault("", advice)]) from None

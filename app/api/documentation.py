@@ -4,8 +4,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from app.api.formats import PROBLEM
 from app.api.parameters import SELECTOR_DESCRIPTION, SELECTOR_PATTERN, SERIES_ID_DESCRIPTION, SERIES_ID_PATTERN
-from app.api.problems import MEDIA_TYPE
+from app.detectors import DEFAULT_DETECTOR, DETECTORS
 from app.errors import (
     ArtifactDamaged,
     BodyTooLarge,
@@ -34,6 +35,18 @@ VERSION_PARAMETER = {
     "description": SELECTOR_DESCRIPTION,
     "schema": {"type": "string", "pattern": SELECTOR_PATTERN, "default": "latest"},
 }
+DETECTOR_PARAMETER = {
+    "name": "detector",
+    "in": "query",
+    "description": "The detector of every series; a line may name its own.",
+    "schema": {"type": "string", "enum": list(DETECTORS), "default": DEFAULT_DETECTOR},
+}
+PARAMS_PARAMETER = {
+    "name": "params",
+    "in": "query",
+    "description": "Parameters of the detector, a JSON object.",
+    "schema": {"type": "string", "default": "{}"},
+}
 IDEMPOTENCY_KEY_PARAMETER = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -41,6 +54,7 @@ IDEMPOTENCY_KEY_PARAMETER = {
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
 }
 
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
 _DESCRIPTIONS = {
     403: "A page of another site sent it.",
     404: "There is no such series, version or alias.",
@@ -71,10 +85,28 @@ def request_body(*models: type[BaseModel]) -> dict[str, Any]:
     return {"required": True, "content": {"application/json": {"schema": schema}}}
 
 
+def with_stream(body: dict[str, Any], *media_types: str) -> dict[str, Any]:
+    """The same body, or a stream of one of these types."""
+    return body | {"content": body["content"] | dict.fromkeys(media_types, _BINARY)}
+
+
+def stream_body(*media_types: str) -> dict[str, Any]:
+    """A body that is a stream or a file of one of these types."""
+    return {
+        "required": True,
+        "content": {name: {"schema": {"type": "string", "format": "binary"}} for name in media_types},
+    }
+
+
+def stream_answer(description: str, *media_types: str) -> Responses:
+    """The answer 200 that is a stream of one of these types."""
+    return {200: {"description": description, "content": dict.fromkeys(media_types, _BINARY)}}
+
+
 def _problem(status: int) -> dict[str, Any]:
     answer: dict[str, Any] = {
         "description": _DESCRIPTIONS[status],
-        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        "content": {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
     if status == Unavailable.status:
         answer["headers"] = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
@@ -90,3 +122,5 @@ JUDGING = problems(
 )
 FITTING = problems(CrossSiteRequest, VersionDeleted, BodyTooLarge, InvalidInput, Unavailable)
 CHANGING = READING | problems(CrossSiteRequest, PreconditionFailed)
+BULK_JUDGING = problems(CrossSiteRequest, BodyTooLarge, InvalidInput)
+BULK_FITTING = problems(CrossSiteRequest, BodyTooLarge, InvalidInput)

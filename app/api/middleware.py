@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api import formats
 from app.api.problems import answer_error
 from app.errors import BodyTooLarge, CrossSiteRequest
 from app.telemetry import Kind, LatencyHistory, Metrics
@@ -55,7 +56,8 @@ class MeasureRequests:
 class LimitBody:
     """Refuses a body over the limit: by its announced length, or when the bytes that come exceed it.
 
-    FastAPI's own limit wraps every receive and send, and answers plain text where no route reads the body.
+    Streams are exempt: what their routes hold of them at a time has this limit. FastAPI's own limit wraps every
+    receive and send, and answers plain text where no route reads the body.
     """
 
     def __init__(self, app: ASGIApp, max_body_mb: int) -> None:
@@ -66,7 +68,7 @@ class LimitBody:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, as ASGI has it."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or _is_stream(scope):
             await self._app(scope, receive, send)
             return
         announced = _announced_length(scope)
@@ -89,6 +91,14 @@ class LimitBody:
             return message
 
         return count
+
+
+def _is_stream(scope: Scope) -> bool:
+    """Whether the body is read piece by piece, so that only a piece of it needs a limit."""
+    if scope["path"] == "/fit":
+        content_type = _header(scope, b"content-type")
+        return content_type is None or not formats.is_table(content_type.decode("latin-1"))
+    return bool(scope["path"] == "/predict")
 
 
 class RefuseOtherSites:

@@ -13,10 +13,10 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from app.api.formats import PROBLEM
 from app.errors import Fault, InvalidInput, TidemarkError, json_pointer
 
 _CLIENT_CLOSED_REQUEST = 499
-MEDIA_TYPE = "application/problem+json"
 _LOCATIONS = ("path", "query", "header", "body")
 _ADVICE = {
     404: "Nothing is served at this path: GET /docs lists what is.",
@@ -55,20 +55,28 @@ def problem(
     headers: dict[str, str] | None = None,
 ) -> Response:
     """A problem document."""
-    content = {
-        "type": f"/problems/{kind}",
-        "title": title,
-        "status": status,
-        "detail": _clean(detail),
+    content = _fields(status, kind, title, detail) | {
         "instance": quote(request.scope["path"]),
-        "errors": [
-            {"in": fault.location, "pointer": _clean(fault.pointer), "detail": _clean(fault.detail)} for fault in faults
-        ],
+        "errors": _fault_fields(faults),
     }
-    return Response(orjson.dumps(content), status, headers, MEDIA_TYPE)
+    return Response(orjson.dumps(content), status, headers, PROBLEM)
 
 
-def _clean(text: str) -> str:
+def error_fields(error: TidemarkError) -> dict[str, object]:
+    """The problem document of one line of a stream, which has no path of its own."""
+    fields = _fields(error.status, error.kind, error.title, error.detail)
+    return fields | {"errors": _fault_fields(error.faults)}
+
+
+def _fields(status: int, kind: str, title: str, detail: str) -> dict[str, object]:
+    return {"type": f"/problems/{kind}", "title": title, "status": status, "detail": clean(detail)}
+
+
+def _fault_fields(faults: Sequence[Fault]) -> list[dict[str, str]]:
+    return [{"in": fault.location, "pointer": clean(fault.pointer), "detail": clean(fault.detail)} for fault in faults]
+
+
+def clean(text: str) -> str:
     """Without the halves of surrogate pairs, which a JSON text can smuggle in and UTF-8 cannot carry."""
     return text.encode("utf-8", "replace").decode()
 

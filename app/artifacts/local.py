@@ -12,7 +12,7 @@ from typing import cast
 
 from typing_extensions import override
 
-from app.artifacts.base import UNFINISHED, ArtifactStore, StoredArtifact
+from app.artifacts.base import UNFINISHED, ArtifactStore, Part, StoredArtifact
 from app.errors import ArtifactStoreUnavailable
 
 _FEW = 4
@@ -43,12 +43,9 @@ class LocalStore(ArtifactStore):
         return new
 
     @override
-    def get(self, key: str) -> bytes:
+    def get(self, parts: Sequence[Part]) -> Sequence[bytes | None]:
         with self._failing_clearly():
-            try:
-                return (self._root / key).read_bytes()
-            except FileNotFoundError:
-                raise KeyError(key) from None
+            return [self._read(part) for part in parts]
 
     @override
     def list(self) -> Iterator[StoredArtifact]:
@@ -64,6 +61,14 @@ class LocalStore(ArtifactStore):
     def delete(self, key: str) -> None:
         with self._failing_clearly():
             (self._root / key).unlink(missing_ok=True)
+
+    def _read(self, part: Part) -> bytes | None:
+        try:
+            descriptor = os.open(f"{self._root}/{part.key}", os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        with FileIO(descriptor) as file:
+            return file.readall() if part.length is None else os.pread(descriptor, part.length, part.offset)
 
     @contextmanager
     def _unfinished(self, data: bytes) -> Iterator[FileIO]:

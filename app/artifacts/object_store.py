@@ -1,17 +1,17 @@
 """Artifacts in an object store (S3, Google Cloud Storage, Azure), over obstore."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
+from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, NotFoundError
 from obstore.store import from_url
 from typing_extensions import override
 
-from app.artifacts.base import ArtifactStore, StoredArtifact
+from app.artifacts.base import ArtifactStore, Part, StoredArtifact
 from app.errors import ArtifactStoreUnavailable, ConfigurationError
 
 if TYPE_CHECKING:
@@ -43,12 +43,11 @@ class ObjectStore(ArtifactStore):
             return {key for key, is_written in zip(artifacts, written, strict=True) if is_written}
 
     @override
-    def get(self, key: str) -> bytes:
-        with self._failing_clearly():
-            try:
-                return bytes(obstore.get(self._store, key).bytes())
-            except _NOT_FOUND:
-                raise KeyError(key) from None
+    def get(self, parts: Sequence[Part]) -> Sequence[bytes | None]:
+        if len(parts) == 1:
+            return [self._get_one(parts[0])]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return list(pool.map(self._get_one, parts))
 
     @override
     def list(self) -> Iterator[StoredArtifact]:
@@ -61,6 +60,19 @@ class ObjectStore(ArtifactStore):
     def delete(self, key: str) -> None:
         with self._failing_clearly(), suppress(*_NOT_FOUND):
             obstore.delete(self._store, key)
+
+    def _get_one(self, part: Part) -> bytes | None:
+        with self._failing_clearly():
+            try:
+                if part.length is None:
+                    return bytes(obstore.get(self._store, part.key).bytes())
+                return bytes(obstore.get_range(self._store, part.key, start=part.offset, length=part.length))
+            except _NOT_FOUND:
+                return None
+            except GenericError:
+                if obstore.head(self._store, part.key)["size"] <= part.offset:
+                    return b""  # a range that begins beyond the end is an error of its own
+                raise
 
     def _put_one(self, key: str, data: bytes, mode: Literal["create", "overwrite"]) -> bool:
         try:

@@ -1,4 +1,4 @@
-"""The commands: serve, migrate, sweep, simulate."""
+"""The commands: serve, migrate, fit, sweep, simulate."""
 
 import json
 import sys
@@ -12,16 +12,16 @@ import uvicorn
 
 from app import __version__
 from app.bootstrap import build
+from app.cli.fit import fit
+from app.cli.memory import keep_freed_memory
 from app.cli.protocol import LimitedHttpProtocol
-from app.config import Settings, read_settings
-from app.db import Database
+from app.cli.schema import PATIENT_S, migrate_embedded, migrate_now
+from app.config import read_settings
 from app.errors import TidemarkError
 from app.logs import configure_logs
 from app.main import create_app
-from app.migrations import migrate as migrate_schema
 from app.simulation import simulate_sensor
 
-_PATIENT_S = 3600
 _SHUTDOWN_S = 8
 """For requests under way; whoever supervises the process kills it after 10 s, if it is Docker."""
 
@@ -51,8 +51,8 @@ def serve(
     settings = read_settings()
     settings = settings.model_copy(update={k: v for k, v in (("host", host), ("port", port)) if v is not None})
     configure_logs(settings.log_level, settings.log_format)
-    if settings.is_embedded:
-        _migrate(settings)
+    migrate_embedded(settings)
+    keep_freed_memory()
     services = build(settings)
     config = uvicorn.Config(
         create_app(services),
@@ -73,8 +73,11 @@ def migrate() -> None:
     """Bring the database schema up to date."""
     settings = read_settings()
     configure_logs(settings.log_level, settings.log_format)
-    _migrate(settings)
+    migrate_now(settings)
     typer.echo("The database schema is up to date.")
+
+
+cli.command()(fit)
 
 
 @cli.command()
@@ -87,7 +90,7 @@ def sweep(
     force: Annotated[bool, typer.Option("--force", help="Go on although the database names no artifact.")] = False,
 ) -> None:
     """Remove stored artifacts that no version names."""
-    settings = read_settings().model_copy(update={"database_timeout_s": _PATIENT_S})
+    settings = read_settings().model_copy(update={"database_timeout_s": PATIENT_S})
     configure_logs(settings.log_level, settings.log_format)
     services = build(settings)
     swept = services.registry.sweep(timedelta(minutes=grace_minutes), dry_run=dry_run, force=force)
@@ -125,9 +128,3 @@ class _Server(uvicorn.Server):
                 host, port = listening.getsockname()[:2]
                 url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
                 typer.echo(f"Tidemark {__version__} is ready: {url} (API: {url}/docs). Stop it with Ctrl+C.")
-
-
-def _migrate(settings: Settings) -> None:
-    database = Database(settings.sqlalchemy_url, _PATIENT_S)
-    migrate_schema(database)
-    database.close()

@@ -6,6 +6,7 @@ the detector's name and its parameters. The same detector always gives the same 
 
 import json
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError
@@ -18,6 +19,13 @@ FORMAT = 1
 _HEADER_LENGTH_BYTES = 8
 
 
+class _Head(NamedTuple):
+    """The beginning of a file, and the names of the tensors in the order in which they follow."""
+
+    head: bytes
+    order: list[str]
+
+
 @lru_cache(maxsize=1000)
 def _parse_params(detector: str, params: str) -> DetectorParams:
     """Parameters, shared by the many models that have the same ones: half of a small model's memory."""
@@ -26,9 +34,20 @@ def _parse_params(detector: str, params: str) -> DetectorParams:
 
 def encode(detector: Detector) -> bytes:
     """The bytes of a fitted detector."""
-    header = {"format": FORMAT, "detector": detector.name, "params": detector.params.model_dump()}
-    tensors = {name: np.asarray(array, order="C") for name, array in detector.state.items()}
-    return save(tensors, {"tidemark": json.dumps(header, sort_keys=True, separators=(",", ":"))})
+    state = {name: np.asarray(array, order="C") for name, array in detector.state.items()}
+    head, order = _head(detector.name, detector.params, tuple((name, array.shape) for name, array in state.items()))
+    return head + b"".join([state[name].tobytes() for name in order])
+
+
+@lru_cache(maxsize=1000)
+def _head(detector: str, params: DetectorParams, shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> _Head:
+    """What comes before the numbers, as safetensors writes it: the same for all models of one kind and shape."""
+    header = {"format": FORMAT, "detector": detector, "params": params.model_dump()}
+    metadata = {"tidemark": json.dumps(header, sort_keys=True, separators=(",", ":"))}
+    whole = save({name: np.zeros(shape) for name, shape in shapes}, metadata)
+    head = whole[: _HEADER_LENGTH_BYTES + int.from_bytes(whole[:_HEADER_LENGTH_BYTES], "little")]
+    entries = json.loads(head[_HEADER_LENGTH_BYTES:])
+    return _Head(head, sorted((name for name, _ in shapes), key=lambda name: entries[name]["data_offsets"]))
 
 
 def decode(data: bytes) -> Detector:

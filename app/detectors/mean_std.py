@@ -73,21 +73,28 @@ class MeanStd(Detector):
         values = points.values
         is_anomaly = (values < self._lower) | (values > self._upper)
         with np.errstate(over="ignore"):  # beyond the largest float the score stays there
-            deviation = values - self._mean
+            score = values - self._mean
             if self._params.direction == "both":
-                np.abs(deviation, out=deviation)
-            elif self._params.direction == "below":
-                np.negative(deviation, out=deviation)
-            score = np.minimum(np.clip(deviation, 0.0, _LARGEST) / self._half_width, _LARGEST)
+                np.abs(score, out=score)
+            else:
+                score *= -1.0 if self._params.direction == "below" else 1.0
+                np.maximum(score, 0.0, out=score)
+                score += 0.0  # which is what makes -0.0 a plain 0.0
+            np.minimum(score, _LARGEST, out=score)
+            score /= self._half_width
         # Rounding must not let the score and the bounds disagree.
-        score = np.where(is_anomaly, np.maximum(score, _JUST_ABOVE_1), np.minimum(score, 1.0))
+        beyond = np.clip(score[is_anomaly], _JUST_ABOVE_1, _LARGEST)
+        np.minimum(score, 1.0, out=score)
+        score[is_anomaly] = beyond
+        severity = np.zeros(len(values))
+        severity[is_anomaly] = 1.0 - 1.0 / beyond
         return Verdicts(
             expected=np.full(len(values), self._mean),
             lower=np.full(len(values), self._lower),
             upper=np.full(len(values), self._upper),
             score=score,
             is_anomaly=is_anomaly,
-            severity=1.0 - 1.0 / np.maximum(score, 1.0),
+            severity=severity,
         )
 
     @override
@@ -98,7 +105,7 @@ class MeanStd(Detector):
             deviation = abs(deviation)
         elif self._params.direction == "below":
             deviation = -deviation
-        score = min(min(max(deviation, 0.0), _LARGEST) / self._half_width, _LARGEST)
+        score = min(min(max(0.0, deviation), _LARGEST) / self._half_width, _LARGEST)
         score = max(score, _JUST_ABOVE_1) if is_anomaly else min(score, 1.0)
         severity = 1.0 - 1.0 / max(score, 1.0)
         return Verdict(self._mean, self._lower, self._upper, score, is_anomaly, severity)
@@ -110,15 +117,22 @@ def _mean_and_std(values: FloatArray) -> tuple[float, float]:
     The values are scaled by a power of two, which is exact, into [-1, 1]; then the corrected two-pass formula
     (T. F. Chan, G. H. Golub, R. J. LeVeque, Algorithms for Computing the Sample Variance, 1983).
     """
-    exponent = int(np.frexp(np.max(np.abs(values)))[1])
+    n = len(values)
+    exponent = math.frexp(max(float(values.max()), -float(values.min())))[1]
     scaled = np.ldexp(values, -exponent)
-    mean = float(np.mean(scaled))
-    mean += float(np.mean(scaled - mean))
+    mean = float(np.add.reduce(scaled)) / n
+    mean += float(np.add.reduce(scaled - mean)) / n
     deviations = scaled - mean
-    variance = float(np.mean(np.square(deviations))) - float(np.mean(deviations)) ** 2
-    with np.errstate(over="ignore"):
-        mean, std = np.ldexp([mean, math.sqrt(max(variance, 0.0))], exponent)
-    return float(np.clip(mean, -_LARGEST, _LARGEST)), float(np.clip(std, _SMALLEST, _LARGEST))
+    variance = float(np.add.reduce(np.square(deviations))) / n - (float(np.add.reduce(deviations)) / n) ** 2
+    return _scaled(mean, exponent), max(_scaled(math.sqrt(max(variance, 0.0)), exponent), _SMALLEST)
+
+
+def _scaled(number: float, exponent: int) -> float:
+    """`number * 2 ** exponent`, at most the largest float."""
+    try:
+        return math.ldexp(number, exponent)
+    except OverflowError:
+        return math.copysign(_LARGEST, number)
 
 
 def _band(mean: float, half_width: float) -> tuple[float, float]:

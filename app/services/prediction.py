@@ -1,9 +1,35 @@
 """Predicting: verdicts on points, by whichever version is meant."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
 from app.detectors.base import Verdict, Verdicts
+from app.errors import Fault, InvalidInput, TidemarkError
 from app.registry import ModelRegistry
-from app.series import Series
-from app.versions import Selector
+from app.series import Series, is_time, parse_series_id
+from app.series_batch import SeriesBatch
+from app.versions import LoadedModel, Selector
+
+_OK = 200
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BatchVerdicts:
+    """What the models of many series say of n points.
+
+    status, version: shape (n,); as an HTTP status, and 0 where it is not 200. Verdicts are meaningless there.
+    """
+
+    status: NDArray[np.int16]
+    version: NDArray[np.int32]
+    verdicts: Verdicts
+
+    def take(self, indices: NDArray[np.intp]) -> "BatchVerdicts":
+        """The verdicts at these indices."""
+        return BatchVerdicts(self.status[indices], self.version[indices], self.verdicts.take(indices))
 
 
 class PredictionService:
@@ -16,10 +42,6 @@ class PredictionService:
     def __init__(self, registry: ModelRegistry) -> None:
         self._registry = registry
 
-    def is_warm(self, series_id: str, selector: Selector) -> bool:
-        """Whether the model is in memory, so that a prediction does no I/O."""
-        return self._registry.find_loaded(series_id, selector) is not None
-
     def predict_one(self, series_id: str, selector: Selector, timestamp_s: float, value: float) -> tuple[int, Verdict]:
         """The version that judged, and its verdict on one point."""
         model = self._registry.load(series_id, selector)
@@ -29,3 +51,44 @@ class PredictionService:
         """The version that judged, and its verdicts on many points, index-aligned."""
         model = self._registry.load(series_id, selector)
         return model.version, model.detector.score(points)
+
+    def predict_batch(self, batch: SeriesBatch, selector: Selector) -> BatchVerdicts:
+        """Verdicts on the points of many series, aligned with the points of the batch; raises nothing for any of them.
+
+        A point that is no point is 422, and so is every one of a series whose name is none.
+        """
+        n = len(batch.values)
+        judged = BatchVerdicts(np.full(n, InvalidInput.status, np.int16), np.zeros(n, np.int32), _empty_verdicts(n))
+        is_point = is_time(batch.timestamps_s) & np.isfinite(batch.values)
+        bounds = batch.offsets.tolist()
+        for model, start, end in zip(self._models(batch.series_ids, selector), bounds, bounds[1:], strict=False):
+            if isinstance(model, TidemarkError):
+                judged.status[start:end] = model.status
+            else:
+                points = start + np.flatnonzero(is_point[start:end])
+                _judge(model, batch, judged, slice(start, end) if len(points) == end - start else points)
+        return judged
+
+    def _models(self, series_ids: Sequence[str], selector: Selector) -> list[LoadedModel | TidemarkError]:
+        names = [_parse_name(series_id) for series_id in series_ids]
+        loaded = iter(self._registry.load_many([(name, selector) for name in names if isinstance(name, str)]))
+        return [next(loaded) if isinstance(name, str) else name for name in names]
+
+
+def _parse_name(raw: str) -> str | InvalidInput:
+    faults: list[Fault] = []
+    name = parse_series_id(raw, faults, "body")
+    return InvalidInput(faults) if faults else name
+
+
+def _judge(model: LoadedModel, batch: SeriesBatch, judged: BatchVerdicts, points: slice | NDArray[np.intp]) -> None:
+    verdicts = model.detector.score(Series(batch.timestamps_s[points], batch.values[points]))
+    judged.status[points] = _OK
+    judged.version[points] = model.version
+    for field in fields(Verdicts):
+        getattr(judged.verdicts, field.name)[points] = getattr(verdicts, field.name)
+
+
+def _empty_verdicts(n: int) -> Verdicts:
+    expected, lower, upper, score, severity = np.zeros((5, n))
+    return Verdicts(expected, lower, upper, score, np.zeros(n, np.bool_), severity)

@@ -2,12 +2,35 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from concurrent.futures import Future
+from typing import NamedTuple
 
+from app import packs
 from app.detectors.base import Detector, DetectorParams
+from app.errors import TidemarkError, Unavailable
+from app.packs import Pack
 from app.registry import ModelRegistry
 from app.series import Series
+from app.series_batch import SeriesBatch
 from app.versions import Idempotency, Version
+
+
+class FitJob(NamedTuple):
+    """One of many series to fit."""
+
+    series_id: str
+    history: Series
+    detector: type[Detector]
+    params: DetectorParams
+
+
+class Prepared(NamedTuple):
+    """Jobs that are computed and not published yet, among what was refused."""
+
+    jobs: Sequence[FitJob | TidemarkError]
+    pack: Pack | None
+    """None when all were refused."""
 
 
 class TrainingService:
@@ -40,6 +63,28 @@ class TrainingService:
     ) -> Future[Version]:
         """As `fit`, without waiting for the store: for histories that are fitted in no time."""
         return self._registry.begin_publish(series_id, detector.fit(history, params), history)
+
+    def prepare(self, jobs: Sequence[FitJob | TidemarkError]) -> Prepared:
+        """Fit each job: all the computing of a bulk fit and none of its waiting. `publish` must follow."""
+        sound = [job for job in jobs if isinstance(job, FitJob)]
+        if not sound:
+            return Prepared(jobs, None)
+        detectors = [job.detector.fit(job.history, job.params) for job in sound]
+        histories = SeriesBatch.of([(job.series_id, job.history) for job in sound])
+        return Prepared(jobs, packs.encode(detectors, histories))
+
+    def publish(self, prepared: Prepared) -> list[Version | TidemarkError]:
+        """Make each job the next version of its series, in their order; what was refused stays an error.
+
+        When database or store are away, no version is made and each job has the error.
+        """
+        if prepared.pack is None:
+            return [job for job in prepared.jobs if isinstance(job, TidemarkError)]
+        try:
+            published = iter(self._registry.publish_many(prepared.pack))
+        except Unavailable as error:
+            return [job if isinstance(job, TidemarkError) else error for job in prepared.jobs]
+        return [job if isinstance(job, TidemarkError) else next(published) for job in prepared.jobs]
 
 
 def _request_digest(history: Series, detector: type[Detector], params: DetectorParams) -> bytes:

@@ -1,12 +1,15 @@
 """POST /predict and POST /fit: the hot routes. They read the bytes of the body themselves, for speed."""
 
 import asyncio
+from typing import NamedTuple, Self
 
+import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 
-from app.api import answers, bodies
+from app.api import answers, arrow, bodies, formats
 from app.api.documentation import (
     FITTING,
     IDEMPOTENCY_KEY_PARAMETER,
@@ -15,15 +18,45 @@ from app.api.documentation import (
     VERSION_PARAMETER,
     answer,
     request_body,
+    with_stream,
 )
+from app.api.fast_lane import INLINE_BODY_BYTES
 from app.api.schemas import FitAnswer, FitRequest, PointAnswer, PointRequest, PointsAnswer, PointsRequest
 from app.bootstrap import Services
 from app.errors import Fault
-from app.series import Series, parse_series_id
-from app.versions import Selector, parse_idempotency_key, parse_version_query
+from app.series import Point, Series, parse_series_id
+from app.versions import LoadedModel, Selector, parse_idempotency_key, parse_version_query
 
-INLINE_BODY_BYTES = 16_384
-"""A smaller body takes less time than handing it to a thread; a larger one would hold up other requests."""
+
+class PointFormat(NamedTuple):
+    """In which formats points come and verdicts go: JSON or Arrow."""
+
+    is_arrow: bool
+    answers_arrow: bool
+
+    @classmethod
+    def of(cls, headers: Headers) -> Self:
+        """As the headers of a request have it; whoever accepts anything gets what he sends."""
+        is_arrow = formats.names(formats.ARROW, headers.get("content-type"))
+        accepted = headers.get("accept")
+        is_anything = accepted is None or formats.names("*/*", accepted)
+        answers_arrow = formats.names(formats.ARROW, accepted)
+        return cls(is_arrow, answers_arrow or (is_arrow and is_anything))
+
+    def parse(self, body: bytes, max_points: int, faults: list[Fault]) -> Point | Series:
+        """The points of a body. Raises InvalidInput with `faults` and its own."""
+        parse = arrow.parse_points if self.is_arrow else bodies.parse_prediction
+        return parse(body, max_points, faults)
+
+    def answer(self, model: LoadedModel, points: Point | Series, body: bytes) -> Response:
+        """What the model says of the points of this body; compressed if that is."""
+        if not self.answers_arrow:
+            return Response(answers.judge(model, points), media_type=formats.JSON)
+        if isinstance(points, Point):
+            points = Series(np.array([points.timestamp_s]), np.array([points.value]))
+        compressed = self.is_arrow and arrow.is_compressed(body, points)
+        stream = arrow.verdicts_stream(model.version, model.detector.score(points), compressed=compressed)
+        return Response(stream, media_type=formats.ARROW)
 
 
 def router(services: Services) -> APIRouter:
@@ -37,7 +70,7 @@ def router(services: Services) -> APIRouter:
         responses=answer(PointAnswer | PointsAnswer, "The verdicts.") | JUDGING,
         openapi_extra={
             "parameters": [SERIES_ID_PARAMETER, VERSION_PARAMETER],
-            "requestBody": request_body(PointRequest, PointsRequest),
+            "requestBody": with_stream(request_body(PointRequest, PointsRequest), formats.ARROW),
         },
     )
     async def predict(request: Request) -> Response:
@@ -45,15 +78,18 @@ def router(services: Services) -> APIRouter:
         faults: list[Fault] = []
         series_id = parse_series_id(request.path_params["series_id"], faults)
         selector = parse_version_query(request.query_params.multi_items(), faults)
-        if len(body) <= INLINE_BODY_BYTES and services.prediction.is_warm(series_id, selector):
-            return judge(series_id, selector, body, faults)
-        return await run_in_threadpool(judge, series_id, selector, body, faults)
+        content = PointFormat.of(request.headers)
+        if len(body) > INLINE_BODY_BYTES:
+            return await run_in_threadpool(judge, series_id, selector, body, content, faults)
+        points = content.parse(body, services.settings.max_points, faults)
+        model = services.registry.find_loaded(series_id, selector)
+        if model is None:  # shielded, since others may wait for the same load
+            model = await asyncio.shield(asyncio.wrap_future(services.registry.begin_load(series_id, selector)))
+        return content.answer(model, points, body)
 
-    def judge(series_id: str, selector: Selector, body: bytes, faults: list[Fault]) -> Response:
-        points = bodies.parse_prediction(body, services.settings.max_points, faults)
-        if isinstance(points, Series):
-            return answers.points_answer(*services.prediction.predict(series_id, selector, points))
-        return answers.point_answer(*services.prediction.predict_one(series_id, selector, *points))
+    def judge(series_id: str, selector: Selector, body: bytes, content: PointFormat, faults: list[Fault]) -> Response:
+        points = content.parse(body, services.settings.max_points, faults)
+        return content.answer(services.registry.load(series_id, selector), points, body)
 
     @routes.post(
         "/fit/{series_id}",

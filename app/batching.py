@@ -1,4 +1,4 @@
-"""Group commit: what arrives while a commit is under way goes into the next one together."""
+"""Batching: what arrives while some work is under way is worked on next, together."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -10,20 +10,27 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class GroupCommit(Generic[Item, Result]):
-    """Turns many calls of `submit` into few calls of `commit`, made one after the other by a thread of its own."""
+class Batching(Generic[Item, Result]):
+    """Turns many calls of `submit` into few calls of `work`, made by threads of its own."""
 
-    def __init__(self, commit: Callable[[Sequence[Item]], Sequence[Result | Exception]], *, most: int) -> None:
-        """`commit` gives a result or an error for each of at most `most` items, or raises for all of them."""
-        self._commit = commit
+    def __init__(
+        self, work: Callable[[Sequence[Item]], Sequence[Result | Exception]], *, most: int, name: str, threads: int = 1
+    ) -> None:
+        """`work` gives a result or an error for each of at most `most` items, or raises for all of them.
+
+        With one thread, one call of it follows the other.
+        """
+        self._work = work
         self._most = most
+        self._name = name
+        self._threads = threads
         self._waiting: SimpleQueue[tuple[Item, Future[Result]]] = SimpleQueue()
-        self._thread: Thread | None = None
+        self._is_started = False
         self._starting = Lock()
 
     def submit(self, item: Item) -> Future[Result]:
-        """Commit `item` together with whatever else waits; the future has its result, or what `commit` raised."""
-        if self._thread is None:
+        """Work on `item` together with whatever else waits; the future has its result, or what `work` raised."""
+        if not self._is_started:
             self._start()
         future: Future[Result] = Future()
         self._waiting.put((item, future))
@@ -31,13 +38,14 @@ class GroupCommit(Generic[Item, Result]):
 
     def _start(self) -> None:
         with self._starting:
-            if self._thread is None:
-                self._thread = Thread(target=self._run, name="group-commit", daemon=True)
-                self._thread.start()
+            if not self._is_started:
+                for _ in range(self._threads):
+                    Thread(target=self._run, name=self._name, daemon=True).start()
+                self._is_started = True
 
     def _run(self) -> None:
         while True:
-            self._commit_batch([self._waiting.get(), *self._others()])
+            self._finish([self._waiting.get(), *self._others()])
 
     def _others(self) -> list[tuple[Item, Future[Result]]]:
         others: list[tuple[Item, Future[Result]]] = []
@@ -48,11 +56,11 @@ class GroupCommit(Generic[Item, Result]):
                 break
         return others
 
-    def _commit_batch(self, batch: Sequence[tuple[Item, Future[Result]]]) -> None:
+    def _finish(self, batch: Sequence[tuple[Item, Future[Result]]]) -> None:
         batch = [(item, future) for item, future in batch if future.set_running_or_notify_cancel()]
         results: Sequence[Result | Exception]
         try:
-            results = self._commit([item for item, _ in batch]) if batch else []
+            results = self._work([item for item, _ in batch]) if batch else []
         except Exception as error:  # noqa: BLE001  every caller must hear of it, whatever it is
             results = [error] * len(batch)
         for (_, future), result in zip(batch, results, strict=True):

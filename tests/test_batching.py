@@ -6,7 +6,7 @@ from threading import Event, get_ident
 
 import pytest
 
-from app.group_commit import GroupCommit
+from app.batching import Batching
 
 PATIENCE_S = 10.0
 
@@ -27,9 +27,9 @@ class Recorder:
         return [item * 10 if item >= 0 else ValueError(f"item {item}") for item in items]
 
 
-def busy(recorder: Recorder, most: int = 100) -> tuple[GroupCommit[int, int], Future[int]]:
+def busy(recorder: Recorder, most: int = 100) -> tuple[Batching[int, int], Future[int]]:
     """A group commit whose first commit is under way and waits at the gate."""
-    commits = GroupCommit[int, int](recorder.commit, most=most)
+    commits = Batching[int, int](recorder.commit, most=most, name="commit")
     first = commits.submit(0)
     assert recorder.begun.wait(PATIENCE_S)
     return commits, first
@@ -69,7 +69,7 @@ def test_a_commit_that_fails_altogether_is_heard_by_all_and_the_next_one_works()
             raise RuntimeError("away")
         return list(items)
 
-    commits = GroupCommit[int, int](commit, most=10)
+    commits = Batching[int, int](commit, most=10, name="commit")
     with pytest.raises(RuntimeError, match="away"):
         commits.submit(-1).result(PATIENCE_S)
     assert commits.submit(7).result(PATIENCE_S) == 7
@@ -106,7 +106,7 @@ def test_a_caller_cannot_give_up_once_its_commit_is_under_way() -> None:
 def test_from_many_threads_every_call_is_committed_exactly_once_by_one_thread() -> None:
     recorder = Recorder()
     recorder.gate.set()
-    commits = GroupCommit[int, int](recorder.commit, most=50)
+    commits = Batching[int, int](recorder.commit, most=50, name="commit")
     with ThreadPoolExecutor(16) as pool:
         results = list(pool.map(lambda n: commits.submit(n).result(PATIENCE_S), range(2000)))
     assert results == [n * 10 for n in range(2000)]

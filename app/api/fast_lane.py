@@ -1,0 +1,102 @@
+"""The fast lane: plain predictions, answered before routing, validation models and the like look at them.
+
+Plain is one JSON body in one piece, without a fault, whose model is in memory. Whatever is not plain goes on to the
+application as it came, so what a fault or a cold model means is said in one place, and not here.
+"""
+
+import time
+from collections.abc import Mapping
+from functools import lru_cache
+from urllib.parse import parse_qsl
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api import answers, bodies, formats
+from app.config import Settings
+from app.errors import Fault, InvalidInput
+from app.registry import ModelRegistry
+from app.telemetry import LatencyHistory, Metrics
+from app.versions import Selector, parse_version_query
+
+INLINE_BODY_BYTES = 16_384
+"""A smaller body takes less time than handing it to a thread; a larger one would hold up other requests."""
+
+_LENGTH_DIGITS = len(str(INLINE_BODY_BYTES))
+_FORMAT_HEADERS = frozenset({b"content-type", b"accept"})
+_PREFIX = "/predict/"
+_ROUTE = "/predict/{series_id}"
+_CONTENT_TYPE = (b"content-type", formats.JSON.encode())
+
+
+class PredictionFastLane:
+    """Answers plain predictions, and measures them as `MeasureRequests` does the others."""
+
+    def __init__(
+        self, app: ASGIApp, settings: Settings, registry: ModelRegistry, metrics: Metrics, latencies: LatencyHistory
+    ) -> None:
+        self._app = app
+        self._max_points = settings.max_points
+        self._registry = registry
+        self._metrics = metrics
+        self._latencies = latencies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, as ASGI has it."""
+        is_prediction = scope["type"] == "http" and scope["method"] == "POST" and scope["path"].startswith(_PREFIX)
+        if not is_prediction or not _is_plain(scope["headers"]):
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        message = await receive()
+        answer = self._answer(scope, message)
+        if answer is None:
+            await self._app(scope, _again(message, receive), send)
+            return
+        headers = [(b"content-length", b"%d" % len(answer)), _CONTENT_TYPE]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+        duration_s = time.perf_counter() - started
+        self._metrics.observe("POST", _ROUTE, 200, duration_s)
+        self._latencies.record("inference", duration_s * 1000.0)
+
+    def _answer(self, scope: Scope, message: Message) -> bytes | None:
+        """The answer to a plain prediction; None to any other request."""
+        if message.get("more_body"):
+            return None
+        selector = _selector(scope["query_string"])
+        model = None if selector is None else self._registry.find_loaded(scope["path"][len(_PREFIX) :], selector)
+        if model is None:
+            return None
+        try:
+            return answers.judge(model, bodies.parse_prediction(message.get("body", b""), self._max_points, []))
+        except InvalidInput:
+            return None
+
+
+def _is_plain(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Whether the body is small and JSON, as far as the headers say, and no browser sent it."""
+    is_small = False
+    for name, value in headers:
+        if name == b"content-length":
+            is_small = len(value) <= _LENGTH_DIGITS and int(value) <= INLINE_BODY_BYTES
+        elif name == b"origin" or (name in _FORMAT_HEADERS and b"arrow" in value.lower()):
+            return False
+    return is_small
+
+
+@lru_cache(maxsize=1000)
+def _selector(query: bytes) -> Selector | None:
+    """The version that a query string names; None when it has a fault."""
+    faults: list[Fault] = []
+    selector = parse_version_query(parse_qsl(query.decode("latin-1"), keep_blank_values=True), faults)
+    return None if faults else selector
+
+
+def _again(message: Message, receive: Receive) -> Receive:
+    """`receive`, with a message before it that was taken from it."""
+    waiting: list[Mapping[str, object]] = [message]
+
+    async def take() -> Message:
+        return dict(waiting.pop()) if waiting else await receive()
+
+    return take

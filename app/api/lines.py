@@ -1,0 +1,158 @@
+"""Lines of NDJSON: each a request of its own, with an answer of its own."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Generic, NamedTuple, TypeVar
+
+import orjson
+
+from app.api import answers, bodies, problems
+from app.api.streams import Line
+from app.config import Settings
+from app.detectors import choose_detector
+from app.detectors.base import Detector, DetectorParams
+from app.errors import BodyTooLarge, Fault, InvalidInput, TidemarkError
+from app.registry import ModelRegistry
+from app.series import Point, Series, parse_series_id
+from app.series_batch import SeriesBatch
+from app.services.training import FitJob
+from app.versions import LoadedModel, Selector, Version
+
+_FIT_QUERY = frozenset({"detector", "params"})
+_OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_UTC_Z
+
+Wanted = TypeVar("Wanted")
+
+
+class Asked(NamedTuple, Generic[Wanted]):
+    """What a line asks for."""
+
+    line: int | None
+    """None when it is no line, but a series of a table."""
+    series_id: str | None
+    """None when the line does not say."""
+    wanted: Wanted | TidemarkError
+
+
+class Prediction(NamedTuple):
+    """Points to judge, and by which version."""
+
+    selector: Selector
+    points: Point | Series
+
+
+class FitDefaults(NamedTuple):
+    """The detector of every series of a request, where a line names none itself."""
+
+    fields: Mapping[str, object]
+    detector: type[Detector]
+    params: DetectorParams
+
+
+def parse_defaults(query: Sequence[tuple[str, str]]) -> FitDefaults:
+    """The detector that a query names. Raises InvalidInput."""
+    faults = [
+        Fault(f"/{name}", "is no parameter of this route: it takes detector and params", "query")
+        for name, _ in query
+        if name not in _FIT_QUERY
+    ]
+    given = dict(query)
+    fields: dict[str, object] = {"detector": given["detector"]} if "detector" in given else {}
+    try:
+        fields |= {"params": orjson.loads(given["params"])} if "params" in given else {}
+    except orjson.JSONDecodeError as error:
+        faults.append(Fault("/params", f'is not valid JSON ({error.msg}): send an object like {{"k": 3}}', "query"))
+    of_choice: list[Fault] = []
+    chosen = choose_detector(fields.get("detector"), fields.get("params"), of_choice)
+    faults += [fault._replace(location="query") for fault in of_choice]
+    if faults or chosen is None:
+        raise InvalidInput(faults)
+    return FitDefaults(fields, *chosen)
+
+
+def read_fits(lines: Sequence[Line], settings: Settings, defaults: FitDefaults) -> list[Asked[FitJob]]:
+    """The fits that lines ask for, each or what is wrong with it."""
+
+    def parse(series_id: str, fields: Mapping[str, object], faults: list[Fault]) -> FitJob:
+        if _FIT_QUERY.isdisjoint(fields):
+            fields = {**fields, **defaults.fields}
+        return FitJob(series_id, *bodies.parse_fit_fields(fields, settings, faults))
+
+    return [_read(line, settings, parse) for line in lines]
+
+
+def read_table(batch: SeriesBatch, settings: Settings, defaults: FitDefaults) -> list[Asked[FitJob]]:
+    """A fit of each series of a table, or what is wrong with it."""
+    all_faults = batch.faults(settings.min_training_data_points, settings.max_points)
+    asked = []
+    for (raw, history), faults in zip(batch, all_faults, strict=True):
+        series_id = parse_series_id(raw, faults, "body")
+        job = FitJob(series_id, history, defaults.detector, defaults.params)
+        asked.append(Asked(None, series_id or None, InvalidInput(faults) if faults else job))
+    return asked
+
+
+def fit_answers(asked: Sequence[Asked[FitJob]], outcomes: Sequence[Version | TidemarkError]) -> bytes:
+    """One line for each: the fields of a `FitAnswer` with its status, or a problem."""
+    return b"".join(
+        _problem_line(ask, outcome)
+        if isinstance(outcome, TidemarkError)
+        else orjson.dumps({"status": 200} | answers.fit_fields(outcome), option=_OPTIONS)
+        for ask, outcome in zip(asked, outcomes, strict=True)
+    )
+
+
+def judging(registry: ModelRegistry, settings: Settings, default: Selector) -> Callable[[Sequence[Line]], bytes]:
+    """Turns lines into answers: the fields of a `PointAnswer` or `PointsAnswer` with its status, or a problem.
+
+    A line that names no version means `default`.
+    """
+
+    def parse(_: str, fields: Mapping[str, object], faults: list[Fault]) -> Prediction:
+        selector = bodies.parse_version_field(fields, default, faults)
+        return Prediction(selector, bodies.parse_points_fields(fields, settings.max_points, faults))
+
+    def judge(lines: Sequence[Line]) -> bytes:
+        asked = [_read(line, settings, parse) for line in lines]
+        models = iter(registry.load_many(list(_models_of(asked))))
+        return b"".join([_judged(ask, models) for ask in asked])
+
+    return judge
+
+
+def _models_of(asked: Sequence[Asked[Prediction]]) -> Iterator[tuple[str, Selector]]:
+    for ask in asked:
+        if isinstance(ask.wanted, Prediction):
+            assert ask.series_id is not None
+            yield ask.series_id, ask.wanted.selector
+
+
+def _judged(ask: Asked[Prediction], models: Iterator[LoadedModel | TidemarkError]) -> bytes:
+    if isinstance(ask.wanted, TidemarkError):
+        return _problem_line(ask, ask.wanted)
+    model = next(models)
+    if isinstance(model, TidemarkError):
+        return _problem_line(ask, model)
+    fields = {"series_id": ask.series_id, "status": 200} | answers.judged_fields(model, ask.wanted.points)
+    return orjson.dumps(fields, option=_OPTIONS)
+
+
+def _problem_line(ask: Asked[Wanted], error: TidemarkError) -> bytes:
+    series_id = None if ask.series_id is None else problems.clean(ask.series_id)
+    line = {} if ask.line is None else {"line": ask.line}
+    return orjson.dumps({"series_id": series_id} | line | problems.error_fields(error), option=_OPTIONS)
+
+
+def _read(
+    line: Line, settings: Settings, parse: Callable[[str, Mapping[str, object], list[Fault]], Wanted]
+) -> Asked[Wanted]:
+    if line.data is None:
+        error = BodyTooLarge(f"A line may have {settings.max_body_mb} MB (MAX_BODY_MB): send the series in parts.")
+        return Asked(line.number, None, error)
+    faults: list[Fault] = []
+    series_id = None
+    try:
+        fields = bodies.parse_object(line.data, faults)
+        series_id = bodies.parse_series_field(fields, faults)
+        return Asked(line.number, series_id, parse(series_id, fields, faults))
+    except InvalidInput as error:
+        return Asked(line.number, series_id or None, error)

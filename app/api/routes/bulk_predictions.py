@@ -1,0 +1,55 @@
+"""POST /predict: points of many series in one call, as lines of NDJSON or as an Arrow stream."""
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from starlette.concurrency import run_in_threadpool
+
+from app.api import arrow, formats, lines
+from app.api.documentation import BULK_JUDGING, VERSION_PARAMETER, stream_answer, stream_body
+from app.api.parameters import refuse
+from app.api.streams import BodyFile, Spool, SpoolFile, StreamedAnswer, batches_of_lines
+from app.bootstrap import Services
+from app.errors import Fault
+from app.versions import parse_version_query
+
+_MB = 2**20
+
+
+def router(services: Services) -> APIRouter:
+    """The route that judges points of many series."""
+    routes = APIRouter(tags=["many series"])
+    limit_bytes = services.settings.max_body_mb * _MB
+
+    @routes.post(
+        "/predict",
+        summary="Judge points of many series: a stream of lines, or an Arrow stream",
+        response_model=None,
+        responses=stream_answer("A line for each line, or a row for each row.", formats.NDJSON, formats.ARROW)
+        | BULK_JUDGING,
+        openapi_extra={
+            "parameters": [VERSION_PARAMETER],
+            "requestBody": stream_body(formats.NDJSON, formats.ARROW),
+        },
+    )
+    async def predict(request: Request) -> Response:
+        faults: list[Fault] = []
+        selector = parse_version_query(request.query_params.multi_items(), faults)
+        refuse(faults)
+        if not formats.names(formats.ARROW, request.headers.get("content-type")):
+            batches = batches_of_lines(request, limit_bytes, enough_lines=1, enough_bytes=1)
+            judge = lines.judging(services.registry, services.settings, selector)
+
+            async def write_lines(spool: Spool) -> None:
+                async for batch in batches:
+                    spool.write(await run_in_threadpool(judge, batch))
+
+            return StreamedAnswer(write_lines, formats.NDJSON)
+
+        rows = await run_in_threadpool(arrow.open_rows, BodyFile(request, limit_bytes))
+
+        async def write_rows(spool: Spool) -> None:
+            await run_in_threadpool(arrow.judge_rows, rows, services.prediction, selector, SpoolFile(spool))
+
+        return StreamedAnswer(write_rows, formats.ARROW)
+
+    return routes

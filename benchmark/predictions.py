@@ -1,0 +1,112 @@
+"""Predictions by a model in memory: one point at a time, and many in one call."""
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import pyarrow as pa
+
+from app.simulation import simulate_sensor
+from benchmark.fits import fit
+from benchmark.fleets import ARROW, arrow_bytes
+from benchmark.load import Load, post
+from benchmark.measures import CONNECTIONS, SECONDS, Row, median_load, median_ratio, rate, rounds
+from benchmark.testbed import Testbed, reference
+from tests.servers import serve_tidemark
+
+POINT = '{"timestamp":"1705000010","value":13.0}'
+HISTORY = '{"timestamps":[1705000000,1705000001,1705000002,1705000003],"values":[9.5,10.5,10.0,10.0]}'
+_MANY = 100_000
+_CALLS = 25
+_JSON = "application/json"
+
+
+def measure_predictions(bed: Testbed) -> Iterator[Row]:
+    """One point by a model in memory, beside what FastAPI and uvicorn cost."""
+    site = bed.site("predictions")
+    with serve_tidemark(site.folder, site.settings) as service, reference("noop") as noop, reference("wire") as wire:
+        fit(service.client, HISTORY)
+        urls = (noop, wire, service.url)
+        _check_answers(urls)
+
+        def load(url: str) -> Load:
+            return post(url, "/predict/s0", POINT, connections=CONNECTIONS, seconds=SECONDS, folder=site.folder)
+
+        turns = rounds("no-op, wire and warm predict", lambda _: [load(url) for url in urls])
+    noops, wires, ours = (list(loads) for loads in zip(*turns, strict=True))
+    by_noop, by_wire = (median_ratio(_rates(ours), _rates(theirs)) for theirs in (noops, wires))
+    what = f"{CONNECTIONS} connections"
+    yield Row(f"FastAPI no-op with the same body and answer, {what}", rate(median_load(noops)), "a reference")
+    yield Row(f"wire: uvicorn alone, same body and answer, {what}", rate(median_load(wires)), "a reference")
+    yield Row(f"warm predict of one point, {what}", rate(median_load(ours)), "p99 < 10 ms")
+    yield Row("**warm predict / no-op**, pair by pair", f"**{by_noop:.2f}**", ">= 1.25")
+    yield Row("**warm predict / wire**, pair by pair", f"**{by_wire:.2f}**", ">= 0.33")
+
+
+def measure_many_points(bed: Testbed) -> Iterator[Row]:
+    """Many points in one call, as JSON and as Arrow."""
+    site = bed.site("points")
+    with serve_tidemark(site.folder, site.settings) as service:
+        fit(service.client, HISTORY)
+        call_json = _caller(service.url, _JSON, _many_as_json())
+        call_arrow = _caller(service.url, ARROW, _many_as_arrow())
+        call_json(), call_arrow()
+        pairs = rounds(f"{_MANY:,} points in one call", lambda _: (call_json(), call_arrow()), _CALLS)
+    json_s, arrow_s = ([pair[place] for pair in pairs] for place in (0, 1))
+    ratio = median_ratio(json_s, arrow_s)
+    yield Row(f"predict of {_MANY:,} points in one call, JSON", _milliseconds(json_s), "< 60 ms")
+    yield Row(f"predict of {_MANY:,} points in one call, Arrow", _milliseconds(arrow_s))
+    yield Row("**points per second, Arrow / JSON**, pair by pair", f"**{ratio:.1f}**", ">= 10")
+
+
+def _check_answers(urls: tuple[str, ...]) -> None:
+    """What is compared must be the same work. Raises RuntimeError when an answer differs."""
+    request = {"content": POINT, "headers": {"Content-Type": _JSON}}
+    answers = {httpx.post(f"{url}/predict/s0", **request).raise_for_status().content for url in urls}
+    if len(answers) > 1:
+        raise RuntimeError(f"the references answer something else: {answers}")
+
+
+def _rates(loads: list[Load]) -> list[float]:
+    return [load.requests_per_s for load in loads]
+
+
+def _milliseconds(seconds: list[float]) -> str:
+    median_s = statistics.median(seconds)
+    return f"{median_s * 1000:.1f} ms, {_MANY / median_s:,.0f} points/s"
+
+
+def _many_as_json() -> bytes:
+    series = simulate_sensor(_MANY, seed=1, interval_s=60.0).series
+    return json.dumps({"timestamps": series.timestamps_s.tolist(), "values": series.values.round(3).tolist()}).encode()
+
+
+def _many_as_arrow() -> bytes:
+    series = simulate_sensor(_MANY, seed=1, interval_s=60.0).series
+    timestamps = pa.array((series.timestamps_s * 1000).astype(np.int64)).cast(pa.timestamp("ms", tz="UTC"))
+    return arrow_bytes(pa.table({"timestamp": timestamps, "value": pa.array(series.values.round(3))}))
+
+
+def _caller(url: str, media_type: str, body: bytes) -> Callable[[], float]:
+    """A function that sends the body over a connection that stays open, and gives the seconds until the whole answer.
+
+    It raises RuntimeError when that is not a success in the same format.
+    """
+    connection = HTTPConnection(urlsplit(url).netloc, timeout=60)
+
+    def call() -> float:
+        started = time.perf_counter()
+        connection.request("POST", "/predict/s0", body, {"Content-Type": media_type})
+        response = connection.getresponse()
+        answer = response.read()
+        seconds = time.perf_counter() - started
+        if response.status != httpx.codes.OK or response.headers.get_content_type() != media_type:
+            raise RuntimeError(f"{response.status} {response.headers.get_content_type()}: {answer[:500]!r}")
+        return seconds
+
+    return call
