@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, select, tuple_
+from sqlalchemy import Connection, Row, bindparam, select, tuple_
 
 from app.artifacts.base import Address
 from app.catalog import Catalog
@@ -40,11 +40,12 @@ class ModelLookup:
         Raises DatabaseUnavailable, SchemaOutdated.
         """
         with self._catalog.database.read() as connection:
-            pointers = _pointers(connection, {series_id for series_id, _ in wanted})
-            numbers = [(name, _number(pointers.get(name), selector)) for name, selector in wanted]
-            rows = _models(connection, {pair for pair in numbers if pair[1] is not None})
+            pointers, rows = _read_series(connection, {series_id for series_id, _ in wanted})
+            pairs = [(name, _number(pointers.get(name), selector)) for name, selector in wanted]
+            if others := {pair for pair in pairs if pair[1] is not None} - rows.keys():
+                rows |= _read_versions(connection, others)
         return [
-            self._found(want, rows.get(pair), pointers.get(want[0])) for want, pair in zip(wanted, numbers, strict=True)
+            self._found(want, rows.get(pair), pointers.get(want[0])) for want, pair in zip(wanted, pairs, strict=True)
         ]
 
     def _found(
@@ -60,19 +61,57 @@ class ModelLookup:
         return FoundModel(version.version, version.model_address, None)
 
 
-def _pointers(connection: Connection, names: Collection[str]) -> dict[str, Pointers]:
-    """Of the series that have a version: one statement, so that they are of the same moment."""
-    query = (
-        select(series.c.series_id, series.c.latest_version, aliases.c.name, aliases.c.version)
-        .outerjoin_from(series, aliases, series.c.series_id == aliases.c.series_id)
-        .where(series.c.series_id.in_(names), series.c.latest_version.is_not(None))
+_Rows = dict[tuple[str, int | None], Any]
+
+_MODEL = (
+    versions.c.series_id,
+    versions.c.version,
+    versions.c.model_digest,
+    versions.c.model_offset,
+    versions.c.model_length,
+    packs.c.model_digest.label("model_pack"),
+)
+_SERIES = (
+    select(series.c.series_id.label("name"), series.c.latest_version, aliases.c.name.label("alias"))
+    .add_columns(aliases.c.version.label("behind"), *_MODEL)
+    .select_from(series)
+    .outerjoin(aliases, series.c.series_id == aliases.c.series_id)
+    .outerjoin(
+        versions,
+        (versions.c.series_id == series.c.series_id)
+        & (versions.c.version == series.c.latest_version)
+        & versions.c.deleted_at.is_(None),
     )
-    found: dict[str, tuple[int, dict[str, int]]] = {}
-    for series_id, latest, name, version in connection.execute(query):
-        behind = found.setdefault(series_id, (latest, {}))[1]
-        if name is not None:
-            behind[name] = version
-    return {series_id: Pointers(*pointers) for series_id, pointers in found.items()}
+    .outerjoin(packs, versions.c.pack_id == packs.c.pack_id)
+    .where(series.c.series_id.in_(bindparam("names", expanding=True)), series.c.latest_version.is_not(None))
+)
+"""Series with their aliases, a row for each, and the model of their latest version."""
+_VERSIONS = (
+    select(*_MODEL)
+    .outerjoin_from(versions, packs, versions.c.pack_id == packs.c.pack_id)
+    .where(tuple_(versions.c.series_id, versions.c.version).in_(bindparam("pairs", expanding=True)))
+    .where(versions.c.deleted_at.is_(None))
+)
+
+
+def _read_series(connection: Connection, names: Collection[str]) -> tuple[dict[str, Pointers], _Rows]:
+    """What the selectors of series mean, of one moment, and the rows of their latest versions."""
+    behind: dict[str, dict[str, int]] = {}
+    rows: _Rows = {}
+    latest: dict[str, int] = {}
+    for row in connection.execute(_SERIES, {"names": list(names)}).all():
+        latest[row.name] = row.latest_version
+        aliases_of = behind.setdefault(row.name, {})
+        if row.alias is not None:
+            aliases_of[row.alias] = row.behind
+        if row.version is not None:
+            rows[row.name, row.version] = row
+    return {name: Pointers(latest[name], behind[name]) for name in latest}, rows
+
+
+def _read_versions(connection: Connection, pairs: Collection[tuple[str, int | None]]) -> _Rows:
+    rows = connection.execute(_VERSIONS, {"pairs": list(pairs)}).all()
+    return {(row.series_id, row.version): row for row in rows}
 
 
 def _number(pointers: Pointers | None, selector: Selector) -> int | None:
@@ -81,13 +120,3 @@ def _number(pointers: Pointers | None, selector: Selector) -> int | None:
     if selector == LATEST:
         return pointers.latest if pointers else None
     return selector
-
-
-def _models(connection: Connection, pairs: Collection[tuple[str, int | None]]) -> dict[tuple[str, int | None], Any]:
-    """The rows of these versions that are not deleted, as far as a model is found by them."""
-    columns = versions.c.series_id, versions.c.version, versions.c.model_digest, versions.c.pack_id
-    place = versions.c.model_offset, versions.c.model_length, packs.c.model_digest.label("model_pack")
-    query = select(*columns, *place).outerjoin_from(versions, packs, versions.c.pack_id == packs.c.pack_id)
-    meant = tuple_(versions.c.series_id, versions.c.version).in_(list(pairs))
-    rows = connection.execute(query.where(meant, versions.c.deleted_at.is_(None)))
-    return {(row.series_id, row.version): row for row in rows.all()}

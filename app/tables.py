@@ -66,7 +66,7 @@ def names_of(column: pa.ChunkedArray | pa.Array) -> pa.DictionaryArray:
         column = column.combine_chunks()
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
-    elif pc.count_distinct(column.dictionary) < len(column.dictionary):  # equal names, or null, made elsewhere
+    elif column.dictionary.null_count or len(column.dictionary.unique()) < len(column.dictionary):  # made elsewhere
         column = column.cast(column.type.value_type).dictionary_encode()
     kind = column.type.value_type
     if not (_is_text(kind) or pa.types.is_integer(kind)):

@@ -26,12 +26,6 @@ class _Head(NamedTuple):
     order: list[str]
 
 
-@lru_cache(maxsize=1000)
-def _parse_params(detector: str, params: str) -> DetectorParams:
-    """Parameters, shared by the many models that have the same ones: half of a small model's memory."""
-    return find_detector(detector).Params.model_validate_json(params)
-
-
 def encode(detector: Detector) -> bytes:
     """The bytes of a fitted detector."""
     state = {name: np.asarray(array, order="C") for name, array in detector.state.items()}
@@ -58,12 +52,19 @@ def decode(data: bytes) -> Detector:
     try:
         state = load(data)
         end = _HEADER_LENGTH_BYTES + int.from_bytes(data[:_HEADER_LENGTH_BYTES], "little")
-        header = json.loads(json.loads(data[_HEADER_LENGTH_BYTES:end])["__metadata__"]["tidemark"])
-        if header["format"] != FORMAT:
-            raise ValueError(f"a model file of format {header['format']}; this release reads format {FORMAT}")
-        if header["detector"] not in DETECTORS:
-            raise ValueError(f"a model of the detector {header['detector']!r}, which this release does not have")
-        params = json.dumps(header["params"], sort_keys=True)
-        return find_detector(header["detector"]).load(state, _parse_params(header["detector"], params))
+        detector, params = _parse_head(data[_HEADER_LENGTH_BYTES:end])
+        return detector.load(state, params)
     except (SafetensorError, KeyError, TypeError) as error:
         raise ValueError(f"not a model file: {error!r}") from error
+
+
+@lru_cache(maxsize=1000)
+def _parse_head(head: bytes) -> tuple[type[Detector], DetectorParams]:
+    """The detector and its parameters: the same objects for all models that have the same, which saves memory."""
+    header = json.loads(json.loads(head)["__metadata__"]["tidemark"])
+    if header["format"] != FORMAT:
+        raise ValueError(f"a model file of format {header['format']}; this release reads format {FORMAT}")
+    if header["detector"] not in DETECTORS:
+        raise ValueError(f"a model of the detector {header['detector']!r}, which this release does not have")
+    detector = find_detector(header["detector"])
+    return detector, detector.Params.model_validate(header["params"])
