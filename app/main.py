@@ -41,26 +41,15 @@ def create_app(services: Services) -> FastAPI:
     )
     app.add_middleware(RefuseOtherSites)
     app.add_middleware(LimitBody, max_body_mb=services.settings.max_body_mb)
-    metrics, latencies = services.metrics, services.latencies
-    app.add_middleware(MeasureRequests, metrics=metrics, latencies=latencies)
-    app.add_middleware(
-        PredictionFastLane,
-        settings=services.settings,
-        registry=services.registry,
-        metrics=metrics,
-        latencies=latencies,
-    )
+    measures = services.metrics, services.latencies
+    app.add_middleware(MeasureRequests, *measures)
     problems.install(app)
-    for routes in (
-        models,
-        bulk_predictions,
-        bulk_fits,
-        series,
-        aliases,
-        health,
-        pages,
-    ):  # the hot ones are matched first
+    hot = models, bulk_predictions, bulk_fits
+    for routes in (*hot, series, aliases, health, pages):
         app.include_router(routes.router(services))
+    app.middleware_stack = PredictionFastLane(
+        app.build_middleware_stack(), services.settings, services.registry, *measures
+    )
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
