@@ -2,7 +2,7 @@
 
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Integer,
+    Row,
     Table,
     bindparam,
     cast,
@@ -31,7 +32,7 @@ from app.rows import alias_of, alive, select_versions, summary_of, version_of, v
 from app.versions import LATEST, Alias, Idempotency, Selector, SeriesSummary, Version
 
 _SHOWN = 10
-FEED_OVERLAP = 10_000
+FEED_OVERLAP = 1_000
 """Ids of changes are given before they are committed: as many may still appear before the last one seen."""
 
 
@@ -47,10 +48,10 @@ class IdempotencyKeyTaken(Exception):
 
 
 class Change(NamedTuple):
-    """One row of the feed that replicas follow."""
+    """One row of the feed that replicas follow: one transaction."""
 
     id: int
-    series_id: str
+    series_ids: Sequence[str]
     deleted: bool
 
 
@@ -91,7 +92,7 @@ class Catalog:
                 self.database.insert_many(
                     connection, versions, [version_row(v, e.idempotency, pack_id) for v, e in numbered]
                 )
-                self.database.insert_many(connection, changes, _changes(counts, now))
+                _record_change(connection, list(counts), now, is_bulk=pack_id is not None)
                 return published
         except IntegrityError as error:
             if any(entry.idempotency for entry in entries):
@@ -110,7 +111,7 @@ class Catalog:
                 raise AliasInUse(advice)
             _mark_deleted(connection, _is(versions, series_id) & (versions.c.version == number), now)
             _refresh_latest(connection, series_id, now)
-            _record_change(connection, series_id, now, deleted=True)
+            _record_change(connection, [series_id], now, deleted=True)
 
     def delete_series(self, series_id: str) -> None:
         """Delete all versions and aliases of a series for good. Raises SeriesNotFound, VersionDeleted."""
@@ -121,7 +122,7 @@ class Catalog:
             connection.execute(delete(aliases).where(_is(aliases, series_id)))
             _mark_deleted(connection, _is(versions, series_id), now)
             _refresh_latest(connection, series_id, now)
-            _record_change(connection, series_id, now, deleted=True)
+            _record_change(connection, [series_id], now, deleted=True)
 
     def set_alias(self, series_id: str, name: str, selector: Selector, precondition: Precondition) -> Alias:
         """Point an alias at a version, whether it exists already or not.
@@ -144,7 +145,7 @@ class Catalog:
             }
             upsert = self.database.insert(aliases).values(row)
             connection.execute(upsert.on_conflict_do_update(index_elements=["series_id", "name"], set_=row))
-            _record_change(connection, series_id, now)
+            _record_change(connection, [series_id], now)
             return alias
 
     def delete_alias(self, series_id: str, name: str, precondition: Precondition) -> None:
@@ -154,7 +155,7 @@ class Catalog:
             _lock_existing(connection, series_id)
             precondition.check(_get_alias(connection, series_id, name).etag)
             connection.execute(delete(aliases).where(_is(aliases, series_id) & (aliases.c.name == name)))
-            _record_change(connection, series_id, now)
+            _record_change(connection, [series_id], now)
 
     def prune_changes(self, before: datetime) -> int:
         """Forget changes that every replica has long seen; how many there were."""
@@ -253,7 +254,7 @@ class Catalog:
             where |= changes.c.id.in_(missed)
         with self.database.read() as connection:
             rows = connection.execute(select(changes).where(where).order_by(changes.c.id).limit(limit))
-            return [Change(row.id, row.series_id, bool(row.deleted)) for row in rows]
+            return [Change(row.id, _names_of(row), bool(row.deleted)) for row in rows]
 
     def last_change(self) -> int:
         """The end of the feed."""
@@ -268,10 +269,12 @@ class Catalog:
     @contextmanager
     def no_publishing(self, position: int) -> Iterator[set[bytes]]:
         """Make `append` wait during the block, and give the digests of versions made since `position` of the feed."""
-        changed = select(changes.c.series_id).where(changes.c.id > position - FEED_OVERLAP)
+        recent = select(changes).where(changes.c.id > position - FEED_OVERLAP, changes.c.series_id != "")
         with self.database.write() as connection:
             self.database.pause_publishing(connection)
-            yield _digests(connection, versions.c.series_id.in_(changed))
+            changed = {name: 0 for row in connection.execute(recent) for name in _names_of(row)}
+            names = self.database.json_items("names", orjson.dumps(changed).decode())
+            yield _digests(connection, versions.c.series_id.in_(select(names.c.key)))
 
 
 def _digests(connection: Connection, where: ColumnElement[bool]) -> set[bytes]:
@@ -330,12 +333,17 @@ def _mark_deleted(connection: Connection, where: ColumnElement[bool], now: datet
         connection.execute(update(packs).where(packs.c.pack_id == pack_id).values(versions=packs.c.versions - count))
 
 
-def _changes(names: Iterable[str], now: datetime, *, deleted: bool = False) -> list[dict[str, object]]:
-    return [{"series_id": name, "deleted": int(deleted), "changed_at": now} for name in names]
+def _record_change(
+    connection: Connection, names: Sequence[str], now: datetime, *, deleted: bool = False, is_bulk: bool = False
+) -> None:
+    first, others = ("", names) if is_bulk else (names[0], names[1:])
+    row = {"series_id": first, "others": "\n".join(others) or None, "deleted": int(deleted), "changed_at": now}
+    connection.execute(insert(changes), row)
 
 
-def _record_change(connection: Connection, series_id: str, now: datetime, *, deleted: bool = False) -> None:
-    connection.execute(insert(changes), _changes([series_id], now, deleted=deleted))
+def _names_of(row: Row[Any]) -> list[str]:
+    others = row.others.split("\n") if row.others else []
+    return [row.series_id, *others] if row.series_id else others
 
 
 def _latest(connection: Connection, series_id: str) -> int:

@@ -32,6 +32,7 @@ from sqlalchemy import (
     event,
     func,
     insert,
+    literal,
     make_url,
     select,
     text,
@@ -137,10 +138,11 @@ changes = Table(
     "changes",
     metadata,
     Column("id", _RowNumber, primary_key=True, autoincrement=True),
-    Column("series_id", _Name, nullable=False),
+    Column("series_id", _Name, nullable=False, comment="Empty for a bulk fit, which leaves no file of one series."),
+    Column("others", Text, comment="The other series that changed, a name a line."),
     Column("deleted", Integer, nullable=False, comment="1 when versions were deleted, 0 otherwise."),
     Column("changed_at", UtcDateTime, nullable=False),
-    comment="One row for each change of what is the latest or behind an alias, or deleted; followed by replicas.",
+    comment="One row for each transaction that changed what is the latest or behind an alias; followed by replicas.",
     sqlite_autoincrement=True,
 )
 
@@ -204,13 +206,12 @@ class Database:
         if self.is_postgres:
             connection.execute(text("LOCK TABLE series IN SHARE MODE"))
 
-    def json_items(self, parameter: str) -> TableValuedAlias:
-        """The items of a JSON object, in its order, as rows of `key` and `value`."""
+    def json_items(self, parameter: str, text: str | None = None) -> TableValuedAlias:
+        """The items of a JSON object, in its order, as rows of `key` and `value`: of `text`, or of a parameter."""
+        source = bindparam(parameter, type_=Text) if text is None else literal(text, Text)
         if self.is_postgres:
-            return func.json_each_text(cast(bindparam(parameter, type_=Text), postgresql.JSON)).table_valued(
-                "key", "value"
-            )
-        return func.json_each(bindparam(parameter, type_=Text)).table_valued("key", "value")
+            return func.json_each_text(cast(source, postgresql.JSON)).table_valued("key", "value")
+        return func.json_each(source).table_valued("key", "value")
 
     def insert_many(self, connection: Connection, table: Table, rows: Sequence[Mapping[str, object]]) -> None:
         """Insert rows that have the same columns, by the fastest way that the database has."""

@@ -11,11 +11,11 @@ GAP_PATIENCE_S = 60.0
 """How long an id that was skipped may still appear: longer than any of our transactions may last."""
 START_OVER_S = 3600.0
 """After so long without the feed, parts of it may have been pruned."""
-MOST_CHANGES = 10_000
+MOST_CHANGES = 1_000
 """Read at once; beyond as many gaps it is cheaper to forget everything."""
 
 _IN_FLIGHT = 100
-"""Changes that may be uncommitted below the first of a feed."""
+"""Transactions that may be uncommitted below the first of a feed."""
 
 
 class ChangeFollower:
@@ -73,12 +73,13 @@ class ChangeFollower:
             if change.id > self._position:
                 self._note_gap(self._position + 1, change.id, now)
                 self._position = change.id
-            self._cache.forget(change.series_id, models=change.deleted)
+            for series_id in change.series_ids:
+                self._cache.forget(series_id, models=change.deleted)
         return changes
 
     def _note_gap(self, first: int, end: int, now: float) -> None:
         if end - first + len(self._missed) <= MOST_CHANGES:
             self._missed.update(dict.fromkeys(range(first, end), now))
         else:  # the feed was pruned, or its counter jumped: cheaper to forget everything than to ask for each
-            self._missed.clear()
+            self._missed = dict.fromkeys(range(end - _IN_FLIGHT, end), now)
             self._cache.forget_all()

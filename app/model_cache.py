@@ -11,6 +11,8 @@ from app.versions import LATEST, LoadedModel, Selector
 _ENTRY_BYTES = 360
 _MODEL_BYTES = 310
 _ALIAS_BYTES = 150
+_MOST_VERSIONS = 16
+"""Of one series: whoever fits it again and again leaves the older ones behind."""
 
 
 _NO_ALIASES: Mapping[str, int] = MappingProxyType({})
@@ -46,18 +48,28 @@ class _Entry:
     def add(self, model: LoadedModel) -> None:
         if self.get(model.version) is not None:
             return
-        self.size_bytes += _MODEL_BYTES + sum(array.nbytes for array in model.detector.state.values())
+        self.size_bytes += _size_of(model)
         if isinstance(self._held, dict):
             self._held[model.version] = model
+            if len(self._held) > _MOST_VERSIONS:
+                self._drop(next(iter(self._held)))
         elif self._held is None:
             self._held = model
         else:
             self._held = {self._held.version: self._held, model.version: model}
 
+    def _drop(self, version: int) -> None:
+        assert isinstance(self._held, dict)
+        self.size_bytes -= _size_of(self._held.pop(version))
+
     def number(self, selector: Selector) -> int | None:
         if isinstance(selector, str):
             return self.aliases.get(selector)
         return self.latest if selector == LATEST else selector
+
+
+def _size_of(model: LoadedModel) -> int:
+    return _MODEL_BYTES + sum(array.nbytes for array in model.detector.state.values())
 
 
 class Loading:

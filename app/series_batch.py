@@ -77,7 +77,7 @@ class SeriesBatch:
         if not sound.all() or not len(sound):
             return np.zeros(len(sound), dtype=np.bool_)  # rare enough to look at each
         starts = self.offsets[:-1]
-        is_later = np.diff(self.timestamps_s, prepend=-np.inf) > 0
+        is_later = np.append(True, self.timestamps_s[1:] > self.timestamps_s[:-1])  # no difference: inf has none
         is_later[starts] = self.timestamps_s[starts] >= 0
         good = is_later & np.isfinite(self.values) & (self.timestamps_s <= LATEST_TIMESTAMP_S)
         varies = np.maximum.reduceat(self.values, starts) > np.minimum.reduceat(self.values, starts)

@@ -62,15 +62,15 @@ def names_of(column: pa.ChunkedArray | pa.Array) -> pa.DictionaryArray:
 
     Raises ValueError for any other type.
     """
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    if not pa.types.is_dictionary(column.type):
-        column = column.dictionary_encode()
-    elif column.dictionary.null_count or len(column.dictionary.unique()) < len(column.dictionary):  # made elsewhere
-        column = column.cast(column.type.value_type).dictionary_encode()
-    kind = column.type.value_type
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if not (_is_text(kind) or pa.types.is_integer(kind)):
         raise ValueError(f"holds {kind}: send the names of the series as text")
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    if kind == column.type:
+        column = column.dictionary_encode()
+    elif column.dictionary.null_count or len(column.dictionary.unique()) < len(column.dictionary):  # made elsewhere
+        column = column.cast(kind).dictionary_encode()
     return pa.DictionaryArray.from_arrays(column.indices.cast(pa.int32()), column.dictionary.cast(pa.string()))
 
 
@@ -94,7 +94,7 @@ def group_rows(
 
 def _is_grouped(codes: NDArray[np.int64], timestamps_s: FloatArray) -> bool:
     steps = np.diff(codes)
-    return bool(np.all((steps > 0) | ((steps == 0) & (np.diff(timestamps_s) >= 0))))
+    return bool(np.all((steps > 0) | ((steps == 0) & (timestamps_s[1:] >= timestamps_s[:-1]))))
 
 
 def _codes(series_ids: pa.ChunkedArray | pa.Array) -> tuple[NDArray[np.int64], Sequence[str]]:

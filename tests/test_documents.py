@@ -11,13 +11,13 @@ import pytest
 import app.errors
 from app import __version__
 from app.config import Settings
-from app.errors import ConfigurationError, MissingDependency, TidemarkError, Unavailable
+from app.errors import ConfigurationError, MissingDependency, SourceUnreadable, TidemarkError, Unavailable
 from tests.servers import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
 DIAGRAMS = sorted(DOCS.glob("*.mmd"))
-NEVER_ANSWERED = {TidemarkError, Unavailable, ConfigurationError, MissingDependency}
-"""Roots of the tree, and what ends the start of the service."""
+NEVER_ANSWERED = {TidemarkError, Unavailable, ConfigurationError, MissingDependency, SourceUnreadable}
+"""Roots of the tree, and what ends the start of the service or a command."""
 UNLISTED = {("GET", "/")}
 """Routes that the OpenAPI document leaves out and the API reference has."""
 

@@ -198,7 +198,9 @@ def test_a_batch_of_thousands_of_rows_is_stored_whole(services: Services) -> Non
     entries = [Entry(template._replace(series_id=f"s{n}"), None) for n in range(3000)]
     assert {version.version for version in services.registry.catalog.append(entries, lambda: None)} == {1}
     assert services.registry.catalog.count_series() == 3001
-    assert rows(services) == [3001, 3001, 0, 3001]
+    assert rows(services) == [3001, 3001, 0, 2]
+    *_, last = services.registry.catalog.changes_after(0, [], 10)  # one row of the feed for the whole batch
+    assert set(last.series_ids) == {entry.version.series_id for entry in entries}
 
 
 # ---- damage --------------------------------------------------------------------------------------------------

@@ -29,9 +29,17 @@ def upgrade() -> None:
         sa.Column("first_row", sa.Integer, comment="Of its training data in the pack."),
     ):
         op.add_column("versions", column)
+    op.add_column("changes", sa.Column("others", sa.Text, comment="The other series that changed, a name a line."))
+    if op.get_bind().dialect.name == "postgresql":  # SQLite keeps no comments
+        op.alter_column("changes", "series_id", comment="Empty for a bulk fit, which leaves no file of one series.")
+        op.create_table_comment(
+            "changes",
+            "One row for each transaction that changed what is the latest or behind an alias; followed by replicas.",
+        )
 
 
 def downgrade() -> None:
+    op.drop_column("changes", "others")
     for name in ("first_row", "model_length", "model_offset", "pack_id"):
         op.drop_column("versions", name)
     op.drop_table("packs")

@@ -1,6 +1,6 @@
 """Arrow streams and Parquet files as bodies and answers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,7 @@ LONG_FORM = ("series_id", "timestamp", "value")
 _POINTS = LONG_FORM[1:]
 _OK = 200
 _PLAIN = pa.ipc.IpcWriteOptions()
+_UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
 _COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
@@ -31,7 +32,8 @@ def parse_points(body: bytes, max_points: int, faults: list[Fault]) -> Series:
         if not is_good.all():
             advice = "is missing or out of range: send Unix seconds up to the year 9999, and finite values"
             faults.append(Fault(f"/{name}/{np.argmin(is_good)}", advice))
-    _refuse(faults)
+    if faults:
+        raise InvalidInput(faults)
     return Series(timestamps_s, values)
 
 
@@ -57,9 +59,9 @@ def open_rows(body: BodyFile) -> pa.RecordBatchReader:
     """The rows in long form of an Arrow stream, batch by batch. Raises InvalidInput, BodyTooLarge."""
     try:
         reader = pa.ipc.open_stream(body)
-    except (pa.ArrowException, OSError) as error:
+        check_columns(reader.schema, LONG_FORM, [])
+    except _UNREADABLE as error:
         raise malformed("an Arrow stream", error, []) from error
-    check_columns(reader.schema, LONG_FORM, [])
     group(reader.schema.empty_table(), [])  # its types, as long as a problem can be answered
     return reader
 
@@ -69,10 +71,18 @@ def judge_rows(
 ) -> None:
     """Write an Arrow stream of verdicts to `sink`: for each batch of rows one, row for row."""
     with pa.ipc.new_stream(sink, _JUDGED) as writer:
-        for rows in reader:
-            batch, order = group(_sound(rows, LONG_FORM), [])
+        for rows in _batches(reader):
+            batch, order = group(rows, [])
             judged = prediction.predict_batch(batch, selector)
             writer.write_batch(_judged_batch(judged if order is None else judged.take(np.argsort(order))))
+
+
+def _batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    try:
+        for rows in reader:
+            yield _sound(rows, LONG_FORM)
+    except _UNREADABLE as error:
+        raise malformed("an Arrow stream", error, []) from error
 
 
 def verdicts_stream(version: int, verdicts: Verdicts, *, compressed: bool) -> memoryview:
@@ -84,11 +94,6 @@ def verdicts_stream(version: int, verdicts: Verdicts, *, compressed: bool) -> me
     with pa.ipc.new_stream(sink, batch.schema, options=_COMPRESSED if compressed else _PLAIN) as writer:
         writer.write_batch(batch)
     return memoryview(sink.getvalue())
-
-
-def is_compressed(body: bytes, points: Series) -> bool:
-    """Whether an Arrow stream of these points was compressed: otherwise it is longer than they are."""
-    return len(body) < points.timestamps_s.nbytes + points.values.nbytes
 
 
 _JUDGED = pa.schema(
@@ -134,7 +139,8 @@ def _points_of(rows: pa.Table | pa.RecordBatch, faults: list[Fault]) -> tuple[Fl
             columns.append(read(rows[name]))
         except ValueError as error:
             faults.append(Fault(f"/{name}", str(error)))
-    _refuse(faults)
+    if len(columns) < len(_POINTS):
+        raise InvalidInput(faults)
     return columns[0], columns[1]
 
 
@@ -148,35 +154,38 @@ def _read_stream(body: bytes, columns: Sequence[str], max_points: int, faults: l
             _check_rows(rows, max_points, faults)
             batches.append(_sound(batch, columns))
         return pa.Table.from_batches(batches, reader.schema.empty_table().select(columns).schema)
-    except (pa.ArrowException, OSError) as error:
+    except _UNREADABLE as error:
         raise malformed("an Arrow stream", error, faults) from error
 
 
-def _sound(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
+def _sound(rows: pa.Table | pa.RecordBatch, columns: Sequence[str]) -> pa.Table | pa.RecordBatch:
     """These columns. Raises ArrowInvalid when its bytes lead out of them: unchecked, reading them ends the process."""
-    batch = batch.select(columns)
-    batch.validate(full=True)
-    return batch
+    rows = rows.select(columns)
+    rows.validate(full=True)
+    return rows
 
 
 def _read_parquet(body: bytes, columns: Sequence[str], max_points: int, faults: list[Fault]) -> pa.Table:
     try:
-        file = pq.ParquetFile(pa.BufferReader(body), read_dictionary=["series_id"])
+        file = pq.ParquetFile(pa.BufferReader(body))
         check_columns(file.schema_arrow, columns, faults)
         _check_rows(file.metadata.num_rows, max_points, faults)
-        return file.read(columns=list(columns))
-    except (pa.ArrowException, OSError) as error:
+        file = pq.ParquetFile(pa.BufferReader(body), metadata=file.metadata, read_dictionary=["series_id"])
+        return _sound(file.read(columns=list(columns)), columns)
+    except (*_UNREADABLE, KeyError) as error:  # KeyError for what is nested
         raise malformed("a Parquet file", error, faults) from error
 
 
 def check_columns(schema: pa.Schema, columns: Sequence[str], faults: list[Fault]) -> None:
     """Raises InvalidInput with `faults` and those of a table without these columns."""
+    before = len(faults)
     for name in columns:
         found = schema.names.count(name)
         if found != 1:
             advice = "is missing" if not found else f"is there {found} times"
             faults.append(Fault(f"/{name}", f"{advice}: the table has the columns {', '.join(schema.names)}"))
-    _refuse(faults)
+    if len(faults) > before:
+        raise InvalidInput(faults)
 
 
 def malformed(what: str, error: Exception, faults: list[Fault]) -> MalformedBody:
@@ -188,8 +197,3 @@ def _check_rows(rows: int, max_points: int, faults: list[Fault]) -> None:
     if rows > max_points:
         advice = f"has more than {max_points} rows: split the request or raise MAX_POINTS"
         raise InvalidInput([*faults, Fault("", advice)])
-
-
-def _refuse(faults: list[Fault]) -> None:
-    if faults:
-        raise InvalidInput(faults)

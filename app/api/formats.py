@@ -9,9 +9,16 @@ PROBLEM = "application/problem+json"
 
 def names(media_type: str, header: str | None) -> bool:
     """Whether a Content-Type or Accept header names this type."""
-    if header is None:
-        return False
-    return any(entry.partition(";")[0].strip().lower() == media_type for entry in header.split(","))
+    return parameters_of(media_type, header) is not None
+
+
+def parameters_of(media_type: str, header: str | None) -> str | None:
+    """What follows this type in the header, without blanks; None when it is not there."""
+    for entry in (header or "").split(","):
+        name, _, parameters = entry.replace(" ", "").lower().partition(";")
+        if name == media_type:
+            return parameters
+    return None
 
 
 def is_table(content_type: str | None) -> bool:

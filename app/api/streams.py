@@ -3,22 +3,26 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from tempfile import TemporaryFile
 from typing import IO, NamedTuple
 
+import structlog
 from anyio import from_thread
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
-from app.errors import BodyTooLarge
+from app.errors import BodyTooLarge, TidemarkError
 
 SPOOL_MEMORY_BYTES = 8 * 2**20
 _PIECE_BYTES = 2**18
 _PATIENCE_S = 0.05
 """How long lines wait for others before they are worked on."""
+
+
+log = structlog.get_logger()
 
 
 class Line(NamedTuple):
@@ -129,12 +133,20 @@ class StreamedAnswer(Response):
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         while data := await spool.read():
             await send({"type": "http.response.body", "body": data, "more_body": True})
-        await writing
-        await send({"type": "http.response.body"})
+        if await writing:
+            await send({"type": "http.response.body"})
 
-    async def _fill(self, spool: "Spool") -> None:
-        with closing(spool), suppress(ClientDisconnect):
-            await self._write(spool)
+    async def _fill(self, spool: "Spool") -> bool:
+        """Whether all of the answer was written; without its end, the server cuts it off."""
+        with closing(spool):
+            try:
+                await self._write(spool)
+            except ClientDisconnect:
+                return False
+            except TidemarkError as error:
+                log.warning("answer cut off", error=error.kind, detail=error.detail, faults=error.faults)
+                return False
+        return True
 
 
 class BodyFile:

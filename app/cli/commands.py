@@ -13,9 +13,9 @@ import uvicorn
 from app import __version__
 from app.bootstrap import build
 from app.cli.fit import fit
-from app.cli.memory import keep_freed_memory
 from app.cli.protocol import LimitedHttpProtocol
 from app.cli.schema import PATIENT_S, migrate_embedded, migrate_now
+from app.cli.tuning import tune
 from app.config import read_settings
 from app.errors import TidemarkError
 from app.logs import configure_logs
@@ -52,7 +52,7 @@ def serve(
     settings = settings.model_copy(update={k: v for k, v in (("host", host), ("port", port)) if v is not None})
     configure_logs(settings.log_level, settings.log_format)
     migrate_embedded(settings)
-    keep_freed_memory()
+    tune()
     services = build(settings)
     config = uvicorn.Config(
         create_app(services),

@@ -12,6 +12,7 @@ from app.api import lines
 from app.api.lines import FitDefaults
 from app.cli.fleet import Report, fit_source, open_executor
 from app.cli.schema import migrate_embedded
+from app.cli.tuning import tune
 from app.config import read_settings
 from app.errors import ConfigurationError, InvalidInput
 from app.logs import configure_logs
@@ -49,6 +50,7 @@ def fit(
     columns = Columns(series_column, time_column, value_column)
     sources = [open_source(path, columns) for path in files]  # all of them, before anything is fitted
     migrate_embedded(settings)
+    tune()
     tally = _Tally()
     try:
         with open_executor(executor, workers, settings) as (pool, at_once), _progress() as progress:
@@ -79,7 +81,11 @@ class _Tally:
             self.refused += 1
             if self.refused <= _SHOWN:
                 where = f"{path}:{refused.line}" if refused.line else str(path)
-                console.print(f"{where}: {refused.series_id or 'a series'} is refused: {refused.reason}", markup=False)
+                console.print(
+                    f"{where}: {refused.series_id or 'a series'} is refused: {refused.reason}",
+                    markup=False,
+                    soft_wrap=True,
+                )
 
     def say(self) -> None:
         """The summary, also of a run that was cut short: what it counts is durable."""
@@ -113,4 +119,4 @@ def _progress() -> Progress:
 def _say_left_out(path: Path, source: Source) -> None:
     if source.left_out:
         names = ", ".join(source.left_out[:_SHOWN]) + (" ..." if len(source.left_out) > _SHOWN else "")
-        console.print(f"{path}: left out, since not all of it is numbers: {names}", markup=False)
+        console.print(f"{path}: left out, since not all of it is numbers: {names}", markup=False, soft_wrap=True)

@@ -1,5 +1,8 @@
 """POST /predict: points of many series in one call, as lines of NDJSON or as an Arrow stream."""
 
+from functools import partial
+
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
@@ -13,12 +16,15 @@ from app.errors import Fault
 from app.versions import parse_version_query
 
 _MB = 2**20
+_MOST_READERS = 40
+"""Threads that read Arrow streams; they wait for their clients, so they are not those of the other requests."""
 
 
 def router(services: Services) -> APIRouter:
     """The route that judges points of many series."""
     routes = APIRouter(tags=["many series"])
     limit_bytes = services.settings.max_body_mb * _MB
+    readers = CapacityLimiter(_MOST_READERS)
 
     @routes.post(
         "/predict",
@@ -45,10 +51,11 @@ def router(services: Services) -> APIRouter:
 
             return StreamedAnswer(write_lines, formats.NDJSON)
 
-        rows = await run_in_threadpool(arrow.open_rows, BodyFile(request, limit_bytes))
+        rows = await to_thread.run_sync(arrow.open_rows, BodyFile(request, limit_bytes), limiter=readers)
 
         async def write_rows(spool: Spool) -> None:
-            await run_in_threadpool(arrow.judge_rows, rows, services.prediction, selector, SpoolFile(spool))
+            judge = partial(arrow.judge_rows, rows, services.prediction, selector, SpoolFile(spool))
+            await to_thread.run_sync(judge, limiter=readers)
 
         return StreamedAnswer(write_rows, formats.ARROW)
 

@@ -33,6 +33,7 @@ class PointFormat(NamedTuple):
 
     is_arrow: bool
     answers_arrow: bool
+    compresses: bool
 
     @classmethod
     def of(cls, headers: Headers) -> Self:
@@ -40,22 +41,22 @@ class PointFormat(NamedTuple):
         is_arrow = formats.names(formats.ARROW, headers.get("content-type"))
         accepted = headers.get("accept")
         is_anything = accepted is None or formats.names("*/*", accepted)
-        answers_arrow = formats.names(formats.ARROW, accepted)
-        return cls(is_arrow, answers_arrow or (is_arrow and is_anything))
+        parameters = formats.parameters_of(formats.ARROW, accepted)
+        answers_arrow = parameters is not None or (is_arrow and is_anything)
+        return cls(is_arrow, answers_arrow, compresses="compression=lz4" in (parameters or ""))
 
     def parse(self, body: bytes, max_points: int, faults: list[Fault]) -> Point | Series:
         """The points of a body. Raises InvalidInput with `faults` and its own."""
         parse = arrow.parse_points if self.is_arrow else bodies.parse_prediction
         return parse(body, max_points, faults)
 
-    def answer(self, model: LoadedModel, points: Point | Series, body: bytes) -> Response:
-        """What the model says of the points of this body; compressed if that is."""
+    def answer(self, model: LoadedModel, points: Point | Series) -> Response:
+        """What the model says of the points."""
         if not self.answers_arrow:
             return Response(answers.judge(model, points), media_type=formats.JSON)
         if isinstance(points, Point):
             points = Series(np.array([points.timestamp_s]), np.array([points.value]))
-        compressed = self.is_arrow and arrow.is_compressed(body, points)
-        stream = arrow.verdicts_stream(model.version, model.detector.score(points), compressed=compressed)
+        stream = arrow.verdicts_stream(model.version, model.detector.score(points), compressed=self.compresses)
         return Response(stream, media_type=formats.ARROW)
 
 
@@ -85,11 +86,11 @@ def router(services: Services) -> APIRouter:
         model = services.registry.find_loaded(series_id, selector)
         if model is None:  # shielded, since others may wait for the same load
             model = await asyncio.shield(asyncio.wrap_future(services.registry.begin_load(series_id, selector)))
-        return content.answer(model, points, body)
+        return content.answer(model, points)
 
     def judge(series_id: str, selector: Selector, body: bytes, content: PointFormat, faults: list[Fault]) -> Response:
         points = content.parse(body, services.settings.max_points, faults)
-        return content.answer(services.registry.load(series_id, selector), points, body)
+        return content.answer(services.registry.load(series_id, selector), points)
 
     @routes.post(
         "/fit/{series_id}",

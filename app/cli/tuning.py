@@ -1,14 +1,26 @@
-"""How the C library hands memory back."""
+"""How the interpreter and the C library share out time and memory in a process that serves or fits."""
 
 import ctypes
+import sys
 
+_SWITCH_S = 0.001
 _TRIM_THRESHOLD = -1  # of mallopt(3), as malloc.h numbers them
 _MMAP_THRESHOLD = -3
 _KEPT_BYTES = 64 * 2**20
 _LARGE_BYTES = 4 * 2**20
 
 
-def keep_freed_memory() -> None:
+def tune() -> None:
+    """Once, as the process begins.
+
+    A thread that computes lets others go on after 1 ms, where the default is 5 ms: whoever waits for database or disk
+    wants the interpreter for microseconds, and the event loop wants it soon.
+    """
+    sys.setswitchinterval(_SWITCH_S)
+    _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
     """Let arrays of up to 4 MB reuse what others freed, and keep up to 64 MB of that.
 
     By default glibc gives each back to the kernel and takes it anew, page by page: for 100,000 points that takes
