@@ -7,10 +7,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.config import SchemathesisConfig
 from schemathesis.generation.case import Case
 from schemathesis.openapi.loaders import from_dict
+from schemathesis.transport.serialization import Binary
 
 from app.bootstrap import build
 from app.config import Settings
@@ -23,7 +25,7 @@ ANSWERS_OF_VALID_REQUESTS = ["2xx", "3xx", "404", "409", "410", "412"]
 REFUSALS = ["404", "405", "410", "412", "422"]
 # JSON Schema cannot say: lists of equal length that increase strictly, values that are not all equal, a key that is
 # used once, a moment not before 1970.
-BEYOND_A_SCHEMA = ("/fit/{series_id}", "/predict/{series_id}", "/plot/data")
+BEYOND_A_SCHEMA = ("/fit/{series_id}", "/predict/{series_id}", "/plot/data", "/fit", "/predict")
 CONFIG: dict[str, Any] = {
     "checks": {
         # What exists, what was deleted and which tag is current are no matter of a schema either.
@@ -36,6 +38,14 @@ CONFIG: dict[str, Any] = {
 }
 OF_A_TRAINED_SERIES = CONFIG | {"parameters": {"path.series_id": "sensor_01"}}
 fuzz = settings(max_examples=MAX_EXAMPLES, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+BINARY = ("application/x-ndjson", "application/vnd.apache.arrow.stream", "application/vnd.apache.parquet")
+
+
+@schemathesis.serializer(*BINARY)
+def as_it_is(_: Any, value: Any) -> bytes:
+    return value.data if isinstance(value, Binary) else str(value).encode()
 
 
 def document_of_the_code() -> dict[str, Any]:
@@ -145,7 +155,7 @@ def test_each_operation_documents_its_problems(name: str) -> None:
 
 def bodies() -> Iterator[tuple[str, Any]]:
     for name, operation in OPERATIONS.items():
-        for content in operation.get("requestBody", {}).get("content", {}).values():
+        if content := operation.get("requestBody", {}).get("content", {}).get("application/json"):
             schema = content["schema"]
             for one in schema.get("anyOf", [schema]):
                 if "$ref" in one:
@@ -164,3 +174,16 @@ def test_every_body_has_an_example_that_works(service: Tidemark, series_id: str)
         for example in schema["examples"]:
             answer = service.client.request(method, path.format(series_id=series_id, name="prod"), json=example)
             assert answer.status_code == 200, f"{name} {example}: {answer.text}"
+
+
+def test_every_example_of_a_line_works(service: Tidemark) -> None:
+    service.client.post("/fit/sensor_01", json=FITTED).raise_for_status()
+    shown = {
+        name: content["application/x-ndjson"]["example"]
+        for name, operation in OPERATIONS.items()
+        if "application/x-ndjson" in (content := operation.get("requestBody", {}).get("content", {}))
+    }
+    assert shown.keys() == {"POST /fit", "POST /predict"}
+    for name, example in shown.items():
+        answer = service.client.post(name.split()[1], content=example)
+        assert json.loads(answer.text)["status"] == 200, answer.text

@@ -1,10 +1,11 @@
 """Pieces of the OpenAPI document that several routes share."""
 
+import json
 from typing import Any
 
 from pydantic import BaseModel
 
-from app.api.formats import PROBLEM
+from app.api.formats import NDJSON, PROBLEM
 from app.api.parameters import SELECTOR_DESCRIPTION, SELECTOR_PATTERN, SERIES_ID_DESCRIPTION, SERIES_ID_PATTERN
 from app.detectors import DEFAULT_DETECTOR, DETECTORS
 from app.errors import (
@@ -90,12 +91,10 @@ def with_stream(body: dict[str, Any], *media_types: str) -> dict[str, Any]:
     return body | {"content": body["content"] | dict.fromkeys(media_types, _BINARY)}
 
 
-def stream_body(*media_types: str) -> dict[str, Any]:
-    """A body that is a stream or a file of one of these types."""
-    return {
-        "required": True,
-        "content": {name: {"schema": {"type": "string", "format": "binary"}} for name in media_types},
-    }
+def stream_body(line: dict[str, Any], *media_types: str) -> dict[str, Any]:
+    """A body of lines like this one, or a stream or a file of one of the other types; it may be empty."""
+    lines = _BINARY | {"example": json.dumps(line) + "\n"}
+    return {"content": {NDJSON: lines} | dict.fromkeys(media_types, _BINARY)}
 
 
 def stream_answer(description: str, *media_types: str) -> Responses:
@@ -124,3 +123,6 @@ FITTING = problems(CrossSiteRequest, VersionDeleted, BodyTooLarge, InvalidInput,
 CHANGING = READING | problems(CrossSiteRequest, PreconditionFailed)
 BULK_JUDGING = problems(CrossSiteRequest, BodyTooLarge, InvalidInput)
 BULK_FITTING = problems(CrossSiteRequest, BodyTooLarge, InvalidInput)
+
+FIT_LINE = {"series_id": "sensor_01", "timestamps": [1705000000, 1705000001, 1705000002], "values": [10.0, 10.5, 9.5]}
+PREDICT_LINE = {"series_id": "sensor_01", "timestamp": 1705000010, "value": 13.0}

@@ -9,7 +9,14 @@ from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
 from app.api import arrow, formats, lines
-from app.api.documentation import BULK_FITTING, DETECTOR_PARAMETER, PARAMS_PARAMETER, stream_answer, stream_body
+from app.api.documentation import (
+    BULK_FITTING,
+    DETECTOR_PARAMETER,
+    FIT_LINE,
+    PARAMS_PARAMETER,
+    stream_answer,
+    stream_body,
+)
 from app.api.lines import Asked, FitDefaults
 from app.api.streams import Spool, StreamedAnswer, batches_of_lines
 from app.bootstrap import Services
@@ -40,7 +47,7 @@ def router(services: Services) -> APIRouter:
         | BULK_FITTING,
         openapi_extra={
             "parameters": [DETECTOR_PARAMETER, PARAMS_PARAMETER],
-            "requestBody": stream_body(formats.NDJSON, formats.ARROW, formats.PARQUET),
+            "requestBody": stream_body(FIT_LINE, formats.ARROW, formats.PARQUET),
         },
     )
     async def fit(request: Request) -> Response:

@@ -8,7 +8,7 @@ from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
 from app.api import arrow, formats, lines
-from app.api.documentation import BULK_JUDGING, VERSION_PARAMETER, stream_answer, stream_body
+from app.api.documentation import BULK_JUDGING, PREDICT_LINE, VERSION_PARAMETER, stream_answer, stream_body
 from app.api.parameters import refuse
 from app.api.streams import BodyFile, Spool, SpoolFile, StreamedAnswer, batches_of_lines
 from app.bootstrap import Services
@@ -34,7 +34,7 @@ def router(services: Services) -> APIRouter:
         | BULK_JUDGING,
         openapi_extra={
             "parameters": [VERSION_PARAMETER],
-            "requestBody": stream_body(formats.NDJSON, formats.ARROW),
+            "requestBody": stream_body(PREDICT_LINE, formats.ARROW),
         },
     )
     async def predict(request: Request) -> Response:
