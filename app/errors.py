@@ -73,9 +73,9 @@ class InvalidInput(TidemarkError):
 
 
 class MalformedBody(InvalidInput):
-    """The body cannot be read as JSON at all."""
+    """The body cannot be read at all as what it was announced to be."""
 
-    title = "The body is not valid JSON"
+    title = "The body cannot be read"
 
 
 class IdempotencyKeyReused(InvalidInput):

@@ -37,6 +37,8 @@ def timestamps_of(column: pa.ChunkedArray | pa.Array) -> FloatArray:
         column = column.cast(pa.timestamp("ms"))
         kind = column.type
     if pa.types.is_timestamp(kind):
+        if kind.unit == "ns" and (whole := _cast(column, pa.timestamp("us", kind.tz))) is not None:
+            column, kind = whole, whole.type  # which a float holds exactly, so that it is the second of the same text
         return _floats(column.cast(pa.int64())) / _PER_SECOND[kind.unit]
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
         return _floats(column)

@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,15 @@ request = function()
   path = string.gsub(path, "{random}", string.format("%d", math.random(0, SERIES - 1)))
   return wrk.format(nil, path, nil, (string.gsub(BODY, "{n}", tostring(count))))
 end
+"""
+
+
+_SAME = """
+wrk.method = "POST"
+for name, value in pairs(HEADERS) do wrk.headers[name] = value end
+local file = io.open(FILE, "rb")
+wrk.body = file:read("*a")
+file:close()
 """
 
 
@@ -62,6 +72,21 @@ def post(
     fixed = {"PATH": path, "BODY": body, "SERIES": series, "FIRST": first, "STRIDE": stride, "SEED": seed}
     constants = "".join(f"local {name} = {json.dumps(constant)}\n" for name, constant in fixed.items())
     script.write_text(f"{constants}{_SETUP}{_REPORT}")
+    return _run(url, path, script, connections, seconds)
+
+
+def post_same(
+    url: str, path: str, body: bytes, headers: Mapping[str, str], *, connections: int, seconds: float, folder: Path
+) -> Load:
+    """POST the same bytes again and again. Raises RuntimeError when any answer was not a success."""
+    script, file = folder / "post.lua", folder / "body"
+    file.write_bytes(body)
+    table = ", ".join(f"[{json.dumps(name)}] = {json.dumps(value)}" for name, value in headers.items())
+    script.write_text(f"local HEADERS = {{{table}}}\nlocal FILE = {json.dumps(str(file))}\n{_SAME}{_REPORT}")
+    return _run(f"{url}{path}", path, script, connections, seconds)
+
+
+def _run(url: str, path: str, script: Path, connections: int, seconds: float) -> Load:
     command = ["wrk", f"-t{THREADS}", f"-c{connections}", f"-d{seconds:g}s", "-s", str(script), url]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     report = json.loads(re.search(r"REPORT (.*)", output)[1])  # type: ignore[index]

@@ -1,6 +1,7 @@
 """Arrow streams and Parquet files as bodies and answers."""
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +25,10 @@ _UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
 _COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
+Grouped = tuple[SeriesBatch, NDArray[np.intp] | None]
+"""A batch of rows by their series, as `group` gives it."""
+
+
 def parse_points(body: bytes, max_points: int, faults: list[Fault]) -> Series:
     """The points of an Arrow stream, columns timestamp and value. Raises InvalidInput with `faults` and its own."""
     table = _read_stream(body, _POINTS, max_points, faults)
@@ -43,7 +48,7 @@ def parse_histories(body: bytes, max_points: int, faults: list[Fault], *, is_par
     return group(read(body, LONG_FORM, max_points, faults), faults)[0]
 
 
-def group(rows: pa.Table | pa.RecordBatch, faults: list[Fault]) -> tuple[SeriesBatch, NDArray[np.intp] | None]:
+def group(rows: pa.Table | pa.RecordBatch, faults: list[Fault]) -> Grouped:
     """Rows in long form by their series; see `group_rows`. Raises InvalidInput with `faults` and its own."""
     timestamps_s, values = _points_of(rows, faults)
     try:
@@ -55,34 +60,32 @@ def group(rows: pa.Table | pa.RecordBatch, faults: list[Fault]) -> tuple[SeriesB
         raise InvalidInput([*faults, Fault("/series_id", str(error))]) from error
 
 
-def open_rows(body: BodyFile) -> pa.RecordBatchReader:
-    """The rows in long form of an Arrow stream, batch by batch. Raises InvalidInput, BodyTooLarge."""
+def open_rows(body: BodyFile) -> Iterator[Grouped]:
+    """The rows in long form of an Arrow stream, batch by batch.
+
+    Raises InvalidInput, BodyTooLarge: at once for the first batch, while a problem can still be answered.
+    """
+    batches = _read_batches(body)
+    return chain([first] if (first := next(batches, None)) else [], batches)
+
+
+def _read_batches(body: BodyFile) -> Iterator[Grouped]:
     try:
         reader = pa.ipc.open_stream(body)
         check_columns(reader.schema, LONG_FORM, [])
+        group(reader.schema.empty_table(), [])  # its types, also when no batch follows
+        for rows in reader:
+            yield group(_sound(rows, LONG_FORM), [])
     except _UNREADABLE as error:
         raise malformed("an Arrow stream", error, []) from error
-    group(reader.schema.empty_table(), [])  # its types, as long as a problem can be answered
-    return reader
 
 
-def judge_rows(
-    reader: pa.RecordBatchReader, prediction: PredictionService, selector: Selector, sink: SpoolFile
-) -> None:
+def judge_rows(batches: Iterator[Grouped], prediction: PredictionService, selector: Selector, sink: SpoolFile) -> None:
     """Write an Arrow stream of verdicts to `sink`: for each batch of rows one, row for row."""
     with pa.ipc.new_stream(sink, _JUDGED) as writer:
-        for rows in _batches(reader):
-            batch, order = group(rows, [])
+        for batch, order in batches:
             judged = prediction.predict_batch(batch, selector)
             writer.write_batch(_judged_batch(judged if order is None else judged.take(np.argsort(order))))
-
-
-def _batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-    try:
-        for rows in reader:
-            yield _sound(rows, LONG_FORM)
-    except _UNREADABLE as error:
-        raise malformed("an Arrow stream", error, []) from error
 
 
 def verdicts_stream(version: int, verdicts: Verdicts, *, compressed: bool) -> memoryview:

@@ -1,5 +1,6 @@
 """Fitting fleets of series from files, on as many processes or machines as there are."""
 
+import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -54,15 +55,20 @@ def open_executor(address: str | None, workers: int, settings: Settings) -> Iter
         with ThreadPoolExecutor(2) as threads:  # one computes while the other waits for database and disk
             yield threads, 2
     else:
-        with ProcessPoolExecutor(workers, get_context("spawn")) as processes:
+        with ProcessPoolExecutor(workers, get_context("spawn"), _leave_interrupts) as processes:
             yield processes, workers
+
+
+def _leave_interrupts() -> None:
+    """Ctrl+C reaches every process of a terminal; the one that has the workers ends them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager
 def _cluster(address: str, settings: Settings) -> Iterator[tuple[Executor, int]]:
     if not address.startswith(_DASK):
         raise ConfigurationError(f"--executor {address} is not known: use dask://host:port, or --workers.")
-    if settings.is_embedded:
+    if settings.sqlalchemy_url.startswith("sqlite"):
         raise ConfigurationError("A cluster needs a database that its workers can reach: set DATABASE_URL.")
     try:
         distributed: Any = import_module("distributed")

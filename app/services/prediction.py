@@ -63,7 +63,7 @@ class PredictionService:
         bounds = batch.offsets.tolist()
         for model, start, end in zip(self._models(batch.series_ids, selector), bounds, bounds[1:], strict=False):
             if isinstance(model, TidemarkError):
-                judged.status[start:end] = model.status
+                judged.status[start:end][is_point[start:end]] = model.status
             else:
                 points = start + np.flatnonzero(is_point[start:end])
                 _judge(model, batch, judged, slice(start, end) if len(points) == end - start else points)
