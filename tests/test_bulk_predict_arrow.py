@@ -206,7 +206,7 @@ def test_names_may_be_text_dictionaries_or_integers(client: httpx.Client, series
     texts = [pa.array(names, kind) for kind in (pa.large_string(), pa.string_view())]
     for column in (*texts, pa.array(names).dictionary_encode(), unordered):
         assert judge(client, points(column, [1.0, 2.0, 3.0])) == expected
-    numbered = judge(client, points(pa.array([404404, 7], pa.int64()), [2.0, 1.0]))
+    numbered = judge(client, points(pa.array([404404, 7404], pa.int64()), [2.0, 1.0]))
     assert numbered[0] == expected[1]
     assert numbered[1]["status"] == 404
 
