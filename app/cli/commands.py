@@ -4,6 +4,7 @@ import json
 import sys
 from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 from socket import socket
 from typing import Annotated
 
@@ -12,7 +13,6 @@ import uvicorn
 
 from app import __version__
 from app.bootstrap import build
-from app.cli.fit import fit
 from app.cli.protocol import LimitedHttpProtocol
 from app.cli.schema import PATIENT_S, migrate_embedded, migrate_now
 from app.cli.tuning import tune
@@ -77,7 +77,32 @@ def migrate() -> None:
     typer.echo("The database schema is up to date.")
 
 
-cli.command()(fit)
+@cli.command()
+def fit(
+    files: Annotated[
+        list[Path], typer.Argument(help="CSV, Parquet or NDJSON, in long or wide form.", metavar="FILE...")
+    ],
+    *,
+    series_column: Annotated[str | None, typer.Option(help="Column of the series' names, in long form.")] = None,
+    time_column: Annotated[str | None, typer.Option(help="Column of the times.")] = None,
+    value_column: Annotated[str | None, typer.Option(help="Column of the values, in long form.")] = None,
+    detector: Annotated[str | None, typer.Option(help="Detector of every series.")] = None,
+    params: Annotated[str | None, typer.Option(help='Its parameters, JSON: {"k": 4}.')] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that fit.")] = 1,
+    executor: Annotated[str | None, typer.Option(help="A Dask cluster that fits: dask://host:port.")] = None,
+) -> None:
+    """Fit every series of the files, each to its next version.
+
+    A table with a column of series is in long form: a row for each point. Without one, but with a column named value,
+    it is one series, named like the file; otherwise each column of numbers is a series. Times without a zone are UTC.
+    NDJSON has a series a line, as POST /fit takes it.
+    """
+    from app.cli.fit import Choice, fit_files  # what reads files, and no other command needs
+    from app.sources.base import Columns
+
+    columns = Columns(series_column, time_column, value_column)
+    if not fit_files(files, columns, Choice(detector, params, workers, executor)):
+        raise typer.Exit(1)
 
 
 @cli.command()

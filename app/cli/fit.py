@@ -1,8 +1,9 @@
 """`python -m app fit`: series from files, straight into the registry."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import NamedTuple
 
 import typer
 from rich.console import Console
@@ -24,36 +25,32 @@ _SHOWN = 10
 console = Console(stderr=True, highlight=False)
 
 
-def fit(
-    files: Annotated[
-        list[Path], typer.Argument(help="CSV, Parquet or NDJSON, in long or wide form.", metavar="FILE...")
-    ],
-    *,
-    series_column: Annotated[str | None, typer.Option(help="Column of the series' names, in long form.")] = None,
-    time_column: Annotated[str | None, typer.Option(help="Column of the times.")] = None,
-    value_column: Annotated[str | None, typer.Option(help="Column of the values, in long form.")] = None,
-    detector: Annotated[str | None, typer.Option(help="Detector of every series.")] = None,
-    params: Annotated[str | None, typer.Option(help='Its parameters, JSON: {"k": 4}.')] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that fit.")] = 1,
-    executor: Annotated[str | None, typer.Option(help="A Dask cluster that fits: dask://host:port.")] = None,
-) -> None:
-    """Fit every series of the files, each to its next version.
+class Choice(NamedTuple):
+    """How to fit."""
 
-    A table with a column of series is in long form: a row for each point. Without one, but with a column named value,
-    it is one series, named like the file; otherwise each column of numbers is a series. Times without a zone are UTC.
-    NDJSON has a series a line, as POST /fit takes it.
+    detector: str | None
+    params: str | None
+    """JSON."""
+    workers: int
+    executor: str | None
+    """`dask://host:port`."""
+
+
+def fit_files(files: Sequence[Path], columns: Columns, choice: Choice) -> bool:
+    """Fit every series of the files, with a bar for progress and a summary; whether none was refused.
+
+    Raises SourceUnreadable, ConfigurationError, MissingDependency, DatabaseUnavailable, ArtifactStoreUnavailable.
     """
     settings = read_settings()
     settings = settings.model_copy(update={"data_dir": settings.data_dir.resolve()})  # workers may run elsewhere
     configure_logs(settings.log_level, settings.log_format)
-    defaults = _defaults(detector, params)
-    columns = Columns(series_column, time_column, value_column)
+    defaults = _defaults(choice.detector, choice.params)
     sources = [open_source(path, columns) for path in files]  # all of them, before anything is fitted
     migrate_embedded(settings)
     tune()
     tally = _Tally()
     try:
-        with open_executor(executor, workers, settings) as (pool, at_once), _progress() as progress:
+        with open_executor(choice.executor, choice.workers, settings) as (pool, at_once), _progress() as progress:
             for path, source in zip(files, sources, strict=True):  # one after the other: the last is the latest
                 task = progress.add_task(path.name, total=source.size, fitted=0)
                 for report in fit_source(source, settings, defaults, pool, at_once):
@@ -62,8 +59,7 @@ def fit(
                 _say_left_out(path, source)
     finally:
         tally.say()
-    if tally.refused:
-        raise typer.Exit(1)
+    return not tally.refused
 
 
 class _Tally:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from app.errors import SourceUnreadable
 from app.series_batch import SeriesBatch
 
-SERIES_PER_CHUNK = 2_000
+SERIES_PER_CHUNK = 4_000
 POINTS_PER_CHUNK = 1_000_000
 
 _LISTED = 20

@@ -24,7 +24,7 @@ from app.config import Settings
 from app.series_batch import SeriesBatch
 from app.services.training import FitJob, Prepared, TrainingService
 
-ENOUGH_SERIES = 2_000
+ENOUGH_SERIES = 4_000
 """For one transaction and one pack; fewer go in when a stream pauses."""
 ENOUGH_BYTES = 8 * 2**20
 ENOUGH_POINTS = 1_000_000
