@@ -159,6 +159,11 @@ def content(store: ArtifactStore, location: str) -> ContentStore:
     return ContentStore(store, location, ".bin", ".pack")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are processors: tests that start servers wait a good part of their time."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Say in the last line of the run what was not real."""
     if hasattr(config, "workerinput"):

@@ -1,5 +1,6 @@
 """Lines of NDJSON: each a request of its own, with an answer of its own."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
@@ -56,9 +57,8 @@ def parse_defaults(query: Sequence[tuple[str, str]]) -> FitDefaults:
         if name not in _FIT_QUERY
     ]
     given = dict(query)
-    faults += [
-        Fault(f"/{name}", "is given more than once: give one", "query") for name in given if _count(query, name) > 1
-    ]
+    twice = [name for name, times in Counter(name for name, _ in query).items() if times > 1]
+    faults += [Fault(f"/{name}", "is given more than once: give one", "query") for name in twice]
     fields: dict[str, object] = {"detector": given["detector"]} if "detector" in given else {}
     try:
         fields |= {"params": orjson.loads(given["params"])} if "params" in given else {}
@@ -70,10 +70,6 @@ def parse_defaults(query: Sequence[tuple[str, str]]) -> FitDefaults:
     if faults or chosen is None:
         raise InvalidInput(faults)
     return FitDefaults(fields, *chosen)
-
-
-def _count(query: Sequence[tuple[str, str]], name: str) -> int:
-    return sum(other == name for other, _ in query)
 
 
 def read_fits(lines: Sequence[Line], settings: Settings, defaults: FitDefaults) -> list[Asked[FitJob]]:
