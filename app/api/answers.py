@@ -4,6 +4,7 @@ from typing import Any
 
 import orjson
 from fastapi.responses import Response
+from numpy.typing import NDArray
 
 from app.api import formats
 from app.detectors.base import Verdict, Verdicts
@@ -53,7 +54,7 @@ def _verdict_fields(version: int, verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def verdict_lists(verdicts: Verdicts) -> dict[str, object]:
+def verdict_lists(verdicts: Verdicts) -> dict[str, NDArray[Any]]:
     """The fields of a `VerdictLists`."""
     return {
         "anomaly": verdicts.is_anomaly,

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from app.api import answers
 from app.api.streams import BodyFile, SpoolFile
 from app.detectors.base import Verdicts
 from app.errors import Fault, InvalidInput, MalformedBody
@@ -114,15 +115,8 @@ def _judged_batch(judged: BatchVerdicts) -> pa.RecordBatch:
 
 
 def _verdict_columns(verdicts: Verdicts, is_missing: NDArray[np.bool_] | None = None) -> dict[str, pa.Array]:
-    columns = {
-        "anomaly": verdicts.is_anomaly,
-        "score": verdicts.score,
-        "expected": verdicts.expected,
-        "lower": verdicts.lower,
-        "upper": verdicts.upper,
-        "severity": verdicts.severity,
-    }
-    return {name: pa.array(column, mask=_mask(name, column, is_missing)) for name, column in columns.items()}
+    columns = answers.verdict_lists(verdicts).items()
+    return {name: pa.array(column, mask=_mask(name, column, is_missing)) for name, column in columns}
 
 
 def _mask(name: str, column: NDArray[np.generic], is_missing: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
