@@ -300,3 +300,20 @@ def test_many_streams_at_once_keep_apart(client: httpx.Client, fitted: str) -> N
     for thread in threads:
         thread.join()
     assert not faults
+
+
+@pytest.mark.parametrize("path", ["/predict", "/fit"])
+@pytest.mark.parametrize(
+    ("body", "advice"),
+    [
+        (b"PAR1" + b"\n" * 1000, "application/vnd.apache.parquet"),
+        (b"\xff\xff\xff\xff" + b"\n" * 1000, "application/vnd.apache.arrow.stream"),
+        (b"\x1f\x8b" + b"\n" * 1000, "gzip"),
+    ],
+)
+def test_a_file_of_another_kind_is_one_problem_and_not_one_for_each_of_its_lines(
+    client: httpx.Client, path: str, body: bytes, advice: str
+) -> None:
+    answer = client.post(path, content=body)
+    assert (answer.status_code, answer.json()["type"]) == (422, "/problems/malformed-body")
+    assert advice in answer.json()["errors"][0]["detail"]

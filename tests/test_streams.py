@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
-from app.api.streams import Line, LineCutter, Spool, batches_of_lines
+from app.api.streams import Line, LineCutter, Spool, batches_of_lines, open_lines
 
 TEXT = st.lists(st.sampled_from([b"\n", b"\r\n", b" ", b"\t", b"a", b"bb", b"c" * 9, b"\xff", b"\0"]), max_size=40).map(
     b"".join
@@ -195,7 +195,9 @@ def batches(
     found: list[list[Line]] = []
 
     async def run() -> None:
-        lines = batches_of_lines(request_of(pieces), 12, enough_lines=enough_lines, enough_bytes=enough_bytes)
+        lines = batches_of_lines(
+            await open_lines(request_of(pieces)), 12, enough_lines=enough_lines, enough_bytes=enough_bytes
+        )
         async for batch in lines:
             found.append(batch)
             await asyncio.sleep(work(batch))
@@ -246,7 +248,7 @@ def test_only_one_piece_is_taken_in_while_a_batch_is_worked_on() -> None:
     async def run() -> None:
         request = Request({"type": "http", "method": "POST", "headers": []}, receive)
         done = 0
-        async for batch in batches_of_lines(request, 12, enough_lines=1, enough_bytes=1):
+        async for batch in batches_of_lines(await open_lines(request), 12, enough_lines=1, enough_bytes=1):
             await asyncio.sleep(0.005)
             done += len(batch)
             ahead.append(taken - done)
@@ -261,7 +263,7 @@ def test_of_a_client_that_goes_away_the_unfinished_line_is_lost_and_no_other() -
 
     async def run() -> None:
         pieces = request_of([b"a\nb\n", b"c\nd", 0.1, None])
-        async for batch in batches_of_lines(pieces, 12, enough_lines=1, enough_bytes=1):
+        async for batch in batches_of_lines(await open_lines(pieces), 12, enough_lines=1, enough_bytes=1):
             found.extend(batch)
 
     with pytest.raises(ClientDisconnect):

@@ -14,14 +14,14 @@ from app.errors import Fault, InvalidInput, MalformedBody
 from app.series import Point, Series, parse_history, parse_points, parse_series_id, parse_timestamp, parse_value
 from app.versions import Selector, parse_selector
 
-_NOT_JSON = {
+_NOT_TEXT = {
     b"\x1f\x8b": "is compressed by gzip: send it as it was",
     b"\xff\xfe": "is encoded as UTF-16: send it as UTF-8",
     b"\xfe\xff": "is encoded as UTF-16: send it as UTF-8",
-    b"\xef\xbb\xbf": "is headed by a byte order mark: send it without",
     b"PAR1": f"is a Parquet file: send it with Content-Type: {PARQUET}, where a route takes that",
     b"\xff\xff\xff\xff": f"is an Arrow stream: send it with Content-Type: {ARROW}, where a route takes that",
 }
+_NOT_JSON = _NOT_TEXT | {b"\xef\xbb\xbf": "is headed by a byte order mark: send it without"}
 _PARSE_POINT = {"timestamp": parse_timestamp, "value": parse_value}
 
 
@@ -31,6 +31,13 @@ class FitBody(NamedTuple):
     history: Series
     detector: type[Detector]
     params: DetectorParams
+
+
+def refuse_binary(beginning: bytes) -> None:
+    """Raises MalformedBody when lines begin like a file of another kind: else each of them would be a fault."""
+    for start, advice in _NOT_TEXT.items():
+        if beginning.startswith(start):
+            raise MalformedBody([Fault("", advice)])
 
 
 def parse_object(body: bytes, faults: list[Fault]) -> Mapping[str, object]:

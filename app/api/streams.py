@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
+from app.api import bodies
 from app.errors import BodyTooLarge, TidemarkError
 
 SPOOL_MEMORY_BYTES = 8 * 2**20
@@ -77,15 +78,29 @@ class LineCutter:
         return Line(number, data) if data.strip() else None
 
 
+async def open_lines(request: Request) -> AsyncIterator[bytes]:
+    """The body, piece by piece, once its beginning is there. Raises MalformedBody when it is no text."""
+    pieces = aiter(request.stream())
+    first = await _next(pieces)
+    bodies.refuse_binary(first or b"")
+
+    async def all_pieces() -> AsyncIterator[bytes]:
+        if first is not None:
+            yield first
+        async for piece in pieces:
+            yield piece
+
+    return all_pieces()
+
+
 async def batches_of_lines(
-    request: Request, line_limit_bytes: int, *, enough_lines: int, enough_bytes: int
+    pieces: AsyncIterator[bytes], line_limit_bytes: int, *, enough_lines: int, enough_bytes: int
 ) -> AsyncIterator[list[Line]]:
     """The lines of a body as they come: at once when there are enough, or when no more come for a moment.
 
     The next bytes come in while a batch is worked on. Raises ClientDisconnect; then an unfinished line is lost.
     """
     cutter = LineCutter(line_limit_bytes)
-    pieces = aiter(request.stream())
     waiting: list[Line] = []
     size = 0
     coming = asyncio.ensure_future(_next(pieces))

@@ -18,7 +18,7 @@ from app.api.documentation import (
     stream_body,
 )
 from app.api.lines import Asked, FitDefaults
-from app.api.streams import Spool, StreamedAnswer, batches_of_lines
+from app.api.streams import Spool, StreamedAnswer, batches_of_lines, open_lines
 from app.bootstrap import Services
 from app.config import Settings
 from app.series_batch import SeriesBatch
@@ -59,15 +59,15 @@ def router(services: Services) -> APIRouter:
                 await run_in_threadpool(parse, await request.body(), settings.max_points, []), settings, defaults
             )
         else:
-            reads = _of_lines(request, settings, defaults)
+            reads = _of_lines(await open_lines(request), settings, defaults)
         return StreamedAnswer(partial(_fit_all, services.training, reads), formats.NDJSON)
 
     return routes
 
 
-async def _of_lines(request: Request, settings: Settings, defaults: FitDefaults) -> AsyncIterator[Read]:
+async def _of_lines(pieces: AsyncIterator[bytes], settings: Settings, defaults: FitDefaults) -> AsyncIterator[Read]:
     limit_bytes = settings.max_body_mb * _MB
-    batches = batches_of_lines(request, limit_bytes, enough_lines=ENOUGH_SERIES, enough_bytes=ENOUGH_BYTES)
+    batches = batches_of_lines(pieces, limit_bytes, enough_lines=ENOUGH_SERIES, enough_bytes=ENOUGH_BYTES)
     async for batch in batches:
         yield partial(lines.read_fits, batch, settings, defaults)
 

@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from app.api import arrow, formats, lines
 from app.api.documentation import BULK_JUDGING, PREDICT_LINE, VERSION_PARAMETER, stream_answer, stream_body
 from app.api.parameters import refuse
-from app.api.streams import BodyFile, Spool, SpoolFile, StreamedAnswer, batches_of_lines
+from app.api.streams import BodyFile, Spool, SpoolFile, StreamedAnswer, batches_of_lines, open_lines
 from app.bootstrap import Services
 from app.errors import Fault
 from app.versions import parse_version_query
@@ -42,7 +42,7 @@ def router(services: Services) -> APIRouter:
         selector = parse_version_query(request.query_params.multi_items(), faults)
         refuse(faults)
         if not formats.names(formats.ARROW, request.headers.get("content-type")):
-            batches = batches_of_lines(request, limit_bytes, enough_lines=1, enough_bytes=1)
+            batches = batches_of_lines(await open_lines(request), limit_bytes, enough_lines=1, enough_bytes=1)
             judge = lines.judging(services.registry, services.settings, selector)
 
             async def write_lines(spool: Spool) -> None:
