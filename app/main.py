@@ -11,7 +11,7 @@ from app import __version__
 from app.api import problems
 from app.api.fast_lane import PredictionFastLane
 from app.api.middleware import LimitBody, MeasureRequests, RefuseOtherSites
-from app.api.routes import aliases, bulk_fits, bulk_predictions, health, models, series
+from app.api.routes import aliases, bulk_fits, bulk_predictions, detection, health, models, series
 from app.api.schemas import Problem
 from app.bootstrap import Services
 from app.dashboard import pages
@@ -44,7 +44,7 @@ def create_app(services: Services) -> FastAPI:
     measures = services.metrics, services.latencies
     app.add_middleware(MeasureRequests, *measures)
     problems.install(app)
-    hot = models, bulk_predictions, bulk_fits
+    hot = models, bulk_predictions, bulk_fits, detection
     for routes in (*hot, series, aliases, health, pages):
         app.include_router(routes.router(services))
     app.middleware_stack = PredictionFastLane(

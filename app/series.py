@@ -96,9 +96,9 @@ def parse_points(timestamps: object, values: object, max_points: int, faults: li
 
 
 def parse_history(
-    timestamps: object, values: object, *, min_points: int, max_points: int, faults: list[Fault]
+    timestamps: object, values: object, *, min_points: int, max_points: int, faults: list[Fault], varies: bool = True
 ) -> Series | None:
-    """Points to fit a model to: strictly increasing in time, `min_points` or more, not all equal.
+    """Points to fit a model to: strictly increasing in time, `min_points` or more, not all equal if it `varies`.
 
     Appends to `faults` and gives None where they are not.
     """
@@ -106,13 +106,15 @@ def parse_history(
     history = _parse(timestamps, values, max_points, faults, lambda array: _check_order(array, faults))
     if isinstance(values, list) and len(values) < min_points:
         faults.append(Fault("/values", f"has {len(values)} points, a fit needs at least {min_points}"))
-    elif history is not None and np.all(history.values == history.values[0]):
+    elif history is not None and varies and np.all(history.values == history.values[0]):
         advice = f"all {len(history)} values equal {history.values[0]:g}: a fit needs values that vary"
         faults.append(Fault("/values", advice))
     return history if len(faults) == before else None
 
 
-def find_history_faults(history: Series, min_points: int, max_points: int, faults: list[Fault]) -> None:
+def find_history_faults(
+    history: Series, min_points: int, max_points: int, faults: list[Fault], *, varies: bool = True
+) -> None:
     """What `parse_history` would refuse, for points that come from a table, sorted by time; NaN stands for none."""
     timestamps_s, values = history.timestamps_s, history.values
     if not min_points <= len(history) <= max_points:
@@ -126,7 +128,7 @@ def find_history_faults(history: Series, min_points: int, max_points: int, fault
         faults.append(Fault("/timestamp", f"{len(repeated)} times come more than once, the first is {first}"))
     if bad := np.count_nonzero(~np.isfinite(values)):
         faults.append(Fault("/value", f"{bad} of {len(history)} values are missing or not finite: leave them out"))
-    elif np.all(values == values[0]):
+    elif varies and np.all(values == values[0]):
         faults.append(Fault("/value", f"all {len(history)} values equal {values[0]:g}: a fit needs values that vary"))
 
 

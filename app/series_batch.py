@@ -61,14 +61,14 @@ class SeriesBatch:
             np.concatenate([points.values for _, points in series]),
         )
 
-    def faults(self, min_points: int, max_points: int) -> list[list[Fault]]:
+    def faults(self, min_points: int, max_points: int, *, varies: bool = True) -> list[list[Fault]]:
         """What makes each series unfit for a fit; the sound ones, nearly all, are found together and fast."""
         doubtful = ~self._is_sound(min_points, max_points)
         faults: list[list[Fault]] = [[] for _ in self.series_ids]
         for place in np.flatnonzero(doubtful).tolist():
             start, end = self.offsets[place : place + 2]
             history = Series(self.timestamps_s[start:end], self.values[start:end])
-            find_history_faults(history, min_points, max_points, faults[place])
+            find_history_faults(history, min_points, max_points, faults[place], varies=varies)
         return faults
 
     def _is_sound(self, min_points: int, max_points: int) -> NDArray[np.bool_]:

@@ -1,7 +1,7 @@
 """The nouns of the registry: a version of a model, an alias, and how a request names either."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -118,17 +118,6 @@ def parse_selector(raw: str | None, faults: list[Fault], location: str = "query"
         return text[1:]
     faults.append(Fault("/version", "must be latest, a number like 3 or v3, or an alias like @prod", location))
     return LATEST
-
-
-def parse_version_query(items: Sequence[tuple[str, str]], faults: list[Fault]) -> Selector:
-    """The version that a query names: a mistyped parameter must not end in the latest one."""
-    for name, _ in items:
-        if name != "version":
-            faults.append(Fault(f"/{name}", "is no parameter of this route: it takes version", "query"))
-    named = [raw for name, raw in items if name == "version"]
-    if len(named) > 1:
-        faults.append(Fault("/version", f"is given {len(named)} times: give one", "query"))
-    return parse_selector(named[0] if named else None, faults)
 
 
 def parse_number(raw: str, faults: list[Fault]) -> int:

@@ -16,7 +16,9 @@ ARROW = "application/vnd.apache.arrow.stream"
 PARQUET = "application/vnd.apache.parquet"
 AS_ARROW = {"Content-Type": ARROW}
 HISTORY = {"timestamps": [1, 2, 3, 4], "values": [10.0, 10.5, 9.5, 10.0]}
-VERDICT = ("anomaly", "score", "expected", "lower", "upper", "severity")
+NUMBERS = ("score", "expected", "lower", "upper", "severity", "p_value")
+VERDICT = ("anomaly", *NUMBERS, "kind")
+KIND = pa.dictionary(pa.int8(), pa.string())
 
 Answer = dict[str, Any]
 

@@ -18,6 +18,8 @@ from tests.servers import Tidemark, serve_tidemark
 from tests.streaming import (
     ARROW,
     AS_ARROW,
+    KIND,
+    NUMBERS,
     VERDICT,
     Answer,
     batch_of,
@@ -103,13 +105,13 @@ def test_interleaved_rows_are_judged_row_for_row_as_lines_are(client: httpx.Clie
         judged = table_of(answer)
         assert [len(part) for part in pa.ipc.open_stream(answer.content)] == sizes
         assert judged.to_pylist() == expected
-        for name in VERDICT[1:]:
+        for name in NUMBERS:
             assert bits(judged[name].to_pylist()) == bits([row[name] for row in expected])
 
 
 def test_the_schema_of_the_answer_is_fixed(client: httpx.Client, fitted: str) -> None:
     expected = {"status": pa.int16(), "model_version": pa.string(), "anomaly": pa.bool_()}
-    expected |= dict.fromkeys(VERDICT[1:], pa.float64())
+    expected |= dict.fromkeys(NUMBERS, pa.float64()) | {"kind": KIND}
     for batch in (points([fitted], [1.0]), points(["unknown"], [1.0]), points([fitted], [1.0])[:0]):
         table = table_of(post(client, stream_of(batch)))
         assert {field.name: field.type for field in table.schema} == expected

@@ -45,7 +45,15 @@ def test_the_file_opens_with_any_safetensors_reader_and_says_what_it_is() -> Non
     assert header == {
         "format": codec.FORMAT,
         "detector": "mean_std",
-        "params": {"k": 2.5, "direction": "above"},
+        "params": {
+            "k": 2.5,
+            "direction": "above",
+            "false_alarm_rate": None,
+            "max_false_alarms_per_week": None,
+            "min_dev_from_expected": 0.0,
+            "min_rel_dev_from_expected": 0.0,
+            "seed": 0,
+        },
     }
 
 

@@ -1,7 +1,6 @@
 """What every detector of the family must hold, with its default parameters: a new one is tested by its name."""
 
 import math
-import struct
 from dataclasses import fields
 from typing import Any
 
@@ -10,14 +9,15 @@ import pytest
 from numpy.typing import NDArray
 
 from app.detectors import DEFAULT_DETECTOR, DETECTORS, choose_detector, codec, find_detector
-from app.detectors.base import Detector, DetectorParams, Verdicts
+from app.detectors.base import KINDS, Detector, DetectorParams, Verdicts
 from app.series import Series
 
 LARGEST = float(np.finfo(np.float64).max)
 POINTS = 600
 LEVELS = {"ordinary": (100.0, 5.0), "around 1e9": (1e9, 1e-3), "huge": (1e300, 1e298), "tiny": (1e-300, 1e-302)}
 SPIKES = (30.0, -30.0)  # in standard deviations of the noise
-FIELDS = ("expected", "lower", "upper", "score", "is_anomaly", "severity")
+SPACING = 150  # points from one spike to the next
+FIELDS = tuple(field.name for field in fields(Verdicts))
 
 
 @pytest.fixture(params=list(DETECTORS))
@@ -34,14 +34,28 @@ def following(level: float = 100.0, noise: float = 5.0, seed: int = 2) -> tuple[
     """The points after `history`, with spikes planted in them, and which of them are the spikes."""
     rng = np.random.default_rng(seed)
     values = level + noise * rng.uniform(-1.5, 1.5, POINTS)
-    planted = np.zeros(POINTS, dtype=np.bool_)
-    planted[rng.choice(POINTS, 20, replace=False)] = True
+    planted = np.arange(POINTS) % SPACING == SPACING - 1
     values[planted] = level + noise * np.resize(SPIKES, planted.sum())
     return Series(1_705_000_000.0 + 60.0 * (POINTS + np.arange(POINTS)), values), planted
 
 
 def fit(kind: type[Detector], series: Series | None = None) -> Detector:
     return kind.fit(series or history(), kind.Params())
+
+
+def before(points: Series, index: int, needed: int) -> Series:
+    """The last points before one of `points`, those of `history` among them."""
+    past = history()
+    times, values = (
+        np.concatenate(pair) for pair in ((past.timestamps_s, points.timestamps_s), (past.values, points.values))
+    )
+    end = len(past) + index
+    return Series(times[max(end - needed, 0) : end], values[max(end - needed, 0) : end])
+
+
+def after_a_spike(planted: NDArray[np.bool_], needed: int) -> NDArray[np.bool_]:
+    """Which points have a spike among those that their verdict depends on, or are one."""
+    return np.convolve(planted, np.ones(needed + 1))[: len(planted)] > 0
 
 
 def bits(verdicts: Verdicts) -> list[bytes]:
@@ -54,7 +68,7 @@ def test_the_default_detector_is_one_of_the_family() -> None:
 
 def test_it_is_known_by_the_name_in_the_table(kind: type[Detector]) -> None:
     assert DETECTORS[kind.name].endswith(f":{kind.__name__}")
-    assert kind.context_points >= 0
+    assert fit(kind).context_points >= 0
 
 
 def test_all_its_parameters_have_defaults_and_descriptions_and_others_are_refused(kind: type[Detector]) -> None:
@@ -113,23 +127,116 @@ def test_the_same_points_get_the_same_verdicts_whatever_was_asked_before(kind: t
     assert bits(fitted.score(points)) == first
 
 
+def test_bulk_equals_one_at_a_time_bit_for_bit(kind: type[Detector]) -> None:
+    fitted = fit(kind)
+    points, planted = following()
+    bulk = fitted.score(points)
+    for i in np.union1d(np.arange(0, POINTS, 17), np.flatnonzero(planted)).tolist():
+        point = float(points.timestamps_s[i]), float(points.values[i])
+        one = fitted.score_one(*point, context=before(points, i, fitted.context_points))
+        expected = [getattr(bulk, name)[i] for name in FIELDS]
+        assert [*one[:-1], KINDS.index(one.kind)] == expected, f"point {i}"
+
+
 @pytest.mark.parametrize("level", LEVELS)
-def test_bulk_equals_one_at_a_time_bit_for_bit(kind: type[Detector], level: str) -> None:
+def test_one_point_after_the_history_is_judged_as_in_bulk(kind: type[Detector], level: str) -> None:
     fitted = fit(kind, history(*LEVELS[level]))
     points, _ = following(*LEVELS[level])
-    bulk = fitted.score(points)
-    for i in range(len(points)):
-        one = fitted.score_one(float(points.timestamps_s[i]), float(points.values[i]))
-        expected = [struct.pack("<d", getattr(bulk, name)[i]) for name in FIELDS]
-        assert [struct.pack("<d", field) for field in one] == expected
+    for value in (*points.values[:20].tolist(), points.values.max(), 0.0, LARGEST):
+        point = Series(points.timestamps_s[:1], np.array([value]))
+        for rate in (None, 0.05):
+            assert fitted.score_one(float(point.timestamps_s[0]), value, None, rate) == (
+                fitted.score(point, None, rate).first()
+            )
 
 
 def test_a_part_of_the_points_gets_the_same_verdicts_as_in_the_whole(kind: type[Detector]) -> None:
     fitted = fit(kind)
     points, _ = following()
-    part = np.arange(17, 170)
-    alone = fitted.score(Series(points.timestamps_s[part], points.values[part]))
+    part = np.arange(17, 370)
+    context = before(points, 17, fitted.context_points)
+    alone = fitted.score(Series(points.timestamps_s[part], points.values[part]), context)
     assert bits(alone) == bits(fitted.score(points).take(part))
+
+
+def test_points_in_any_order_get_the_same_verdicts(kind: type[Detector]) -> None:
+    fitted = fit(kind)
+    points, _ = following()
+    order = np.random.default_rng(3).permutation(POINTS)
+    mixed = fitted.score(Series(points.timestamps_s[order], points.values[order]))
+    assert bits(mixed) == bits(fitted.score(points).take(order))
+
+
+def test_points_without_enough_before_them_are_left_in_peace(kind: type[Detector]) -> None:
+    fitted = fit(kind)
+    points, _ = following()
+    verdicts = fitted.score(points, context=Series(np.array([]), np.array([])))
+    known = verdicts.p_value < 1
+    assert known[fitted.context_points :].any()
+    assert np.all(verdicts.score[~known] <= 1)
+    assert np.all(np.isfinite(verdicts.expected))
+
+
+def test_a_larger_budget_flags_more_and_a_smaller_one_less(kind: type[Detector]) -> None:
+    fitted = fit(kind)
+    points, _ = following()
+    flagged = [fitted.score(points, None, rate).is_anomaly for rate in (1e-4, 1e-2, 0.3)]
+    assert flagged[0].sum() <= flagged[1].sum() < flagged[2].sum()
+    assert np.all(flagged[1] | ~flagged[0])
+    assert np.all(flagged[2] | ~flagged[1])
+
+
+def test_p_values_are_probabilities_and_fall_as_scores_rise(kind: type[Detector]) -> None:
+    points, _ = following()
+    verdicts = fit(kind).score(points)
+    assert np.all((verdicts.p_value >= 0) & (verdicts.p_value <= 1))
+    assert verdicts.p_value[verdicts.is_anomaly].max() < verdicts.p_value[~verdicts.is_anomaly].min() * (1 + 1e-9)
+
+
+def test_anomalies_have_a_kind_and_normal_points_none(kind: type[Detector]) -> None:
+    points, planted = following()
+    verdicts = fit(kind).score(points)
+    assert np.array_equal(verdicts.kind > 0, verdicts.is_anomaly)
+    named = {KINDS[index] for index in verdicts.kind[planted & verdicts.is_anomaly].tolist()}
+    assert named <= {"spike", "dip", "variance_change", "shape", "level_shift"}
+
+
+def test_a_direction_looks_at_one_side_alone(kind: type[Detector]) -> None:
+    points, _ = following()
+    for direction in ("above", "below"):
+        verdicts = kind.fit(history(), kind.Params(direction=direction)).score(points)
+        is_open = np.isinf(verdicts.lower if direction == "above" else verdicts.upper)
+        assert is_open.all()
+        sign = 1 if direction == "above" else -1
+        assert np.all(sign * (points.values - verdicts.expected)[verdicts.is_anomaly] > 0)
+
+
+def test_what_is_near_to_what_was_expected_can_be_let_pass(kind: type[Detector]) -> None:
+    points, _ = following()
+    allowed = kind.fit(history(), kind.Params(min_dev_from_expected=1000.0)).score(points)
+    assert not allowed.is_anomaly.any()
+    relative = kind.fit(history(), kind.Params(min_rel_dev_from_expected=0.5)).score(points)
+    assert np.all(np.abs(points.values / relative.expected - 1)[relative.is_anomaly] > 0.5)
+
+
+def test_spikes_are_found_with_all_points_in_view(kind: type[Detector]) -> None:
+    points, planted = following()
+    verdicts = kind.detect(points, kind.Params())
+    assert np.all(verdicts.is_anomaly[planted])
+    assert np.array_equal(verdicts.is_anomaly, (points.values < verdicts.lower) | (points.values > verdicts.upper))
+    assert np.array_equal(verdicts.score > 1, verdicts.is_anomaly)
+    assert np.array_equal(verdicts.kind > 0, verdicts.is_anomaly)
+    assert bits(kind.detect(points, kind.Params())) == bits(verdicts)
+
+
+def test_training_data_with_anomalies_does_not_blunt_it(kind: type[Detector]) -> None:
+    if kind.name == "mean_std":
+        pytest.skip("mean and standard deviation are moved by anomalies: its docstring says so")
+    clean = history()
+    spoilt = Series(clean.timestamps_s, clean.values.copy())
+    spoilt.values[300:306] += 400.0
+    points, planted = following()
+    assert np.all(fit(kind, spoilt).score(points).is_anomaly[planted])
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -156,14 +263,15 @@ def test_the_score_is_the_right_way_up(kind: type[Detector], level: str) -> None
     fitted = fit(kind, history(*LEVELS[level]))
     points, planted = following(*LEVELS[level])
     score = fitted.score(points).score
-    assert score[planted].min() > score[~planted].max()
+    assert score[planted].min() > score[~after_a_spike(planted, fitted.context_points)].max()
 
 
 def test_planted_spikes_are_found_and_normal_points_are_left_in_peace(kind: type[Detector]) -> None:
     points, planted = following()
-    verdicts = fit(kind).score(points)
+    fitted = fit(kind)
+    verdicts = fitted.score(points)
     assert np.all(verdicts.is_anomaly[planted])
-    assert np.count_nonzero(verdicts.is_anomaly[~planted]) <= 0.01 * POINTS
+    assert np.count_nonzero(verdicts.is_anomaly[~after_a_spike(planted, fitted.context_points)]) <= 0.01 * POINTS
 
 
 def test_a_higher_spike_is_more_severe(kind: type[Detector]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from tests.test_telemetry import value_of
 
 HISTORY = {"timestamps": [1, 2, 3, 4], "values": [10.0, 10.5, 9.5, 10.0]}
 POINT = b'{"timestamp": 5, "value": 13.0}'
+WITH_CONTEXT = POINT[:-1] + b', "context": {"timestamps": [3, 4], "values": [10, 10]}}'
 COUNTED = 'tidemark_requests_total{method="POST",route="/predict/{series_id}",status="200"}'
 TIMED = 'tidemark_request_duration_seconds_count{method="POST",route="/predict/{series_id}"}'
 
@@ -129,6 +131,8 @@ def test_every_body_is_answered_as_by_the_ordinary_route(client: httpx.Client, w
         "lower": pytest.approx(8.93933983),
         "upper": pytest.approx(11.06066017),
         "severity": pytest.approx(0.6464466),
+        "p_value": pytest.approx(math.exp(-28)),
+        "kind": "spike",
     }
     assert len(json.loads(answers["lists"].body)["score"]) == 500
 
@@ -259,9 +263,10 @@ def test_a_plain_prediction_never_reaches_the_application_and_is_timed(
     status, body = through(lane, [POINT])
     assert (status, json.loads(body)["model_version"]) == (200, "1")
     assert through(lane, [lists(100)], query_string=b"version=v1")[0] == 200
+    assert through(lane, [WITH_CONTEXT], query_string=b"false_alarm_rate=0.01")[0] == 200
     assert ordinary.bodies == []
-    assert len(services.latencies.last("inference")) == 2
-    assert COUNTED.encode() + b" 2.0" in services.metrics.render()
+    assert len(services.latencies.last("inference")) == 3
+    assert COUNTED.encode() + b" 3.0" in services.metrics.render()
 
 
 def test_what_is_not_plain_reaches_the_application_whole_and_is_not_counted_here(
@@ -281,6 +286,9 @@ def test_what_is_not_plain_reaches_the_application_whole_and_is_not_counted_here
         ([POINT], {"method": "GET"}),
         ([POINT], {"query_string": b"version=2"}),
         ([POINT], {"query_string": b"version=1&version=1"}),
+        ([POINT], {"query_string": b"false_alarm_rate=1"}),
+        ([POINT], {"query_string": b"max_false_alarms_per_week=1"}),
+        ([WITH_CONTEXT.replace(b"4]", b"3]")], {}),
         ([POINT], {"headers": [(b"origin", b"http://localhost")]}),
         ([POINT], {"headers": [(b"accept", b"application/vnd.apache.arrow.stream")]}),
         ([POINT], {"headers": [(b"content-type", b"application/vnd.apache.arrow.stream")]}),

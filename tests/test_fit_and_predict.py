@@ -1,23 +1,31 @@
 """The contract of POST /fit and POST /predict, over HTTP."""
 
+import asyncio
 import json
 import re
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 from urllib.parse import quote
 
 import httpx
 import numpy as np
 import pytest
 
+from app.bootstrap import Services
+from app.detectors import DETECTORS
+from app.detectors.base import Detector, DetectorParams
+from app.detectors.mean_std import MeanStd
+from app.main import create_app
+from app.series import Series
 from tests.servers import Tidemark
 
 FOUR_POINTS = {"timestamps": [1705000000, 1705000001, 1705000002, 1705000003], "values": [10.0, 10.5, 9.5, 10.0]}
 OTHER_POINTS = {"timestamps": [1705000000, 1705000001, 1705000002], "values": [100.0, 105.0, 95.0]}
 A_POINT = {"timestamp": "1705000010", "value": 13.0}
-COLUMNS = ("anomaly", "score", "expected", "lower", "upper", "severity")
+COLUMNS = ("anomaly", "score", "expected", "lower", "upper", "severity", "p_value", "kind")
 
 
 def fit(client: httpx.Client, series_id: str, body: object = FOUR_POINTS, **headers: str) -> dict[str, Any]:
@@ -202,7 +210,15 @@ def test_k_is_taken_and_kept_with_the_version(client: httpx.Client, series_id: s
     fit(client, series_id, FOUR_POINTS | {"detector": "mean_std", "params": {"k": 10}})
     assert predict(client, series_id)["anomaly"] is False
     version = client.get(f"/series/{series_id}/versions/1").json()
-    assert version["params"] == {"k": 10.0, "direction": "both"}
+    assert version["params"] == {
+        "k": 10.0,
+        "direction": "both",
+        "false_alarm_rate": None,
+        "max_false_alarms_per_week": None,
+        "min_dev_from_expected": 0.0,
+        "min_rel_dev_from_expected": 0.0,
+        "seed": 0,
+    }
 
 
 def test_null_stands_for_the_default_detector_and_parameters(client: httpx.Client, series_id: str) -> None:
@@ -244,6 +260,58 @@ def test_forty_fits_of_one_series_at_once_give_exactly_1_to_40(client: httpx.Cli
     assert [int(v["version"]) for v in listed] == list(range(40, 0, -1))
     asked_for = {f["version"]: i + 1 for i, f in enumerate(fitted)}
     assert {v["version"]: v["params"]["k"] for v in listed} == asked_for, "each answer names the version that it made"
+
+
+class Noted(MeanStd):
+    """Notes which thread fits it."""
+
+    __slots__ = ()
+
+    name = "noted"
+    threads: ClassVar[list[int]] = []
+
+    @classmethod
+    def fit(cls, history: Series, params: DetectorParams) -> Detector:
+        cls.threads.append(threading.get_ident())
+        return super().fit(history, params)
+
+
+class Slow(Noted):
+    """The same, as a detector that takes its time."""
+
+    __slots__ = ()
+
+    is_quick_to_fit = False
+
+
+@pytest.mark.parametrize(
+    ("detector", "headers", "is_inline"),
+    [(Noted, {}, True), (Noted, {"Idempotency-Key": "k"}, False), (Slow, {}, False)],
+    ids=["quick", "keyed", "slow"],
+)
+def test_only_what_is_quick_to_fit_is_fitted_on_the_event_loop(
+    services: Services,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    detector: type[Noted],
+    headers: dict[str, str],
+    is_inline: bool,
+) -> None:
+    monkeypatch.setitem(cast("dict[str, str]", DETECTORS), Noted.name, f"{__name__}:{detector.__name__}")
+    app = create_app(services)
+    Noted.threads.clear()
+
+    async def post(body: object) -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as own:
+            return await own.post("/fit/s", json=body, headers=headers)
+
+    answer = asyncio.run(post(FOUR_POINTS | {"detector": Noted.name}))
+    assert (answer.status_code, answer.json()["version"]) == (200, "1"), answer.text
+    assert len(Noted.threads) == 1
+    assert (Noted.threads[0] == threading.get_ident()) == is_inline
+    refused = asyncio.run(post(FOUR_POINTS | {"detector": Noted.name, "params": {"k": 0}}))
+    assert (refused.status_code, len(refused.json()["errors"])) == (422, 1), "no fault is named twice"
+    assert len(Noted.threads) == 1
 
 
 def test_a_fit_is_seen_by_the_next_prediction(client: httpx.Client, series_id: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from app.detectors.base import Verdict
+from app.detectors.base import KINDS, Verdict
 from app.detectors.mean_std import MeanStd, MeanStdParams
 from app.series import Series
 
@@ -73,12 +73,12 @@ def bits(verdict: Sequence[float]) -> list[bytes]:
 
 
 def one_by_one(model: MeanStd, values: Sequence[float]) -> list[list[bytes]]:
-    return [bits(model.score_one(0.0, value)) for value in values]
+    return [bits([*one[:-1], KINDS.index(one.kind)]) for one in (model.score_one(0.0, value) for value in values)]
 
 
 def in_bulk(model: MeanStd, values: Sequence[float]) -> list[list[bytes]]:
     v = model.score(series(values))
-    columns = (v.expected, v.lower, v.upper, v.score, v.is_anomaly, v.severity)
+    columns = (v.expected, v.lower, v.upper, v.score, v.is_anomaly, v.severity, v.p_value, v.kind)
     return [bits(row) for row in zip(*columns, strict=True)]
 
 

@@ -25,7 +25,7 @@ ANSWERS_OF_VALID_REQUESTS = ["2xx", "3xx", "404", "409", "410", "412"]
 REFUSALS = ["404", "405", "410", "412", "422"]
 # JSON Schema cannot say: lists of equal length that increase strictly, values that are not all equal, a key that is
 # used once, a moment not before 1970.
-BEYOND_A_SCHEMA = ("/fit/{series_id}", "/predict/{series_id}", "/plot/data", "/fit", "/predict")
+BEYOND_A_SCHEMA = ("/fit/{series_id}", "/predict/{series_id}", "/plot/data", "/fit", "/predict", "/detect")
 CONFIG: dict[str, Any] = {
     "checks": {
         # What exists, what was deleted and which tag is current are no matter of a schema either.

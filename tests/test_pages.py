@@ -277,7 +277,18 @@ def test_a_stretch_has_the_verdicts_of_the_whole(client: httpx.Client, series_id
     query = {"series_id": series_id, "start": START_S + 100 * STEP_S, "end": "2025-08-22T05:00:00Z"}
     stretch = client.get("/plot/data", params=query).json()
     assert stretch["points"] == 201
-    for column in ("timestamps", "values", "anomaly", "score", "expected", "lower", "upper", "severity"):
+    for column in (
+        "timestamps",
+        "values",
+        "anomaly",
+        "score",
+        "expected",
+        "lower",
+        "upper",
+        "severity",
+        "p_value",
+        "kind",
+    ):
         assert stretch[column] == whole[column][100:301]
 
 

@@ -2,14 +2,20 @@
 
 from typing import Any
 
+import numpy as np
 import orjson
 from fastapi.responses import Response
 from numpy.typing import NDArray
 
+from app.alarms import AlarmBudget
 from app.api import formats
-from app.detectors.base import Verdict, Verdicts
-from app.series import Point, Series
+from app.api.bodies import PredictBody
+from app.detectors.base import KINDS, Verdict, Verdicts
+from app.errors import Fault, InvalidInput
+from app.series import Series
 from app.versions import LoadedModel, Version
+
+_KINDS = np.array(KINDS, dtype=object)
 
 
 def fit_answer(version: Version) -> Response:
@@ -30,16 +36,42 @@ def fit_fields(version: Version) -> dict[str, object]:
     }
 
 
-def judge(model: LoadedModel, points: Point | Series) -> bytes:
-    """A `PointAnswer` or `PointsAnswer`: what the model says of one point, or of many."""
-    return orjson.dumps(judged_fields(model, points), option=orjson.OPT_SERIALIZE_NUMPY)
+def judge(model: LoadedModel, body: PredictBody, budget: AlarmBudget | None) -> bytes:
+    """A `PointAnswer` or `PointsAnswer`: what the model says of one point, or of many. Raises InvalidInput."""
+    return orjson.dumps(judged_fields(model, body, budget), option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def judged_fields(model: LoadedModel, points: Point | Series) -> dict[str, Any]:
-    """The fields of the answer; to be written with OPT_SERIALIZE_NUMPY, where an infinite bound becomes null."""
-    if isinstance(points, Series):
-        return {"model_version": str(model.version)} | verdict_lists(model.detector.score(points))
-    return _verdict_fields(model.version, model.detector.score_one(*points))
+def judged_fields(model: LoadedModel, body: PredictBody, budget: AlarmBudget | None) -> dict[str, Any]:
+    """The fields of the answer; to be written with OPT_SERIALIZE_NUMPY, where an infinite bound becomes null.
+
+    Raises InvalidInput when context or budget do not suit the model.
+    """
+    if isinstance(body.points, Series):
+        return {"model_version": str(model.version)} | verdict_lists(judge_many(model, body, budget))
+    rate = _rate_for(model, body, budget)
+    return _verdict_fields(model.version, model.detector.score_one(*body.points, body.context, rate))
+
+
+def judge_many(model: LoadedModel, body: PredictBody, budget: AlarmBudget | None) -> Verdicts:
+    """What the model says of the points; one point is many too. Raises InvalidInput as `judged_fields`."""
+    points = body.points
+    if not isinstance(points, Series):
+        points = Series(np.array([points.timestamp_s]), np.array([points.value]))
+    return model.detector.score(points, body.context, _rate_for(model, body, budget))
+
+
+def _rate_for(model: LoadedModel, body: PredictBody, budget: AlarmBudget | None) -> float | None:
+    if body.context is not None:
+        _check_context(body.context, model)
+    return None if budget is None else budget.rate_for(model.detector)
+
+
+def _check_context(context: Series, model: LoadedModel) -> None:
+    """Raises InvalidInput when these points are too few for the model to judge the next one."""
+    needed = model.detector.context_points
+    if len(context) < needed:
+        advice = f"has {len(context)} points, version {model.version} ({model.detector.name}) needs {needed}"
+        raise InvalidInput([Fault("/context", f"{advice}: send more, or no context for the end of its training data")])
 
 
 def _verdict_fields(version: int, verdict: Verdict) -> dict[str, Any]:
@@ -51,11 +83,24 @@ def _verdict_fields(version: int, verdict: Verdict) -> dict[str, Any]:
         "lower": verdict.lower,
         "upper": verdict.upper,
         "severity": verdict.severity,
+        "p_value": verdict.p_value,
+        "kind": verdict.kind,
     }
 
 
-def verdict_lists(verdicts: Verdicts) -> dict[str, NDArray[Any]]:
+def detection_fields(detector: str, verdicts: Verdicts) -> dict[str, Any]:
+    """The fields of a `Detection`; to be written with OPT_SERIALIZE_NUMPY."""
+    anomalies = int(np.count_nonzero(verdicts.is_anomaly))
+    return {"detector": detector, "points": len(verdicts.score), "anomalies": anomalies} | verdict_lists(verdicts)
+
+
+def verdict_lists(verdicts: Verdicts) -> dict[str, Any]:
     """The fields of a `VerdictLists`."""
+    return verdict_columns(verdicts) | {"kind": _KINDS[verdicts.kind].tolist()}
+
+
+def verdict_columns(verdicts: Verdicts) -> dict[str, NDArray[Any]]:
+    """The same as arrays, but for the kinds."""
     return {
         "anomaly": verdicts.is_anomaly,
         "score": verdicts.score,
@@ -63,4 +108,5 @@ def verdict_lists(verdicts: Verdicts) -> dict[str, NDArray[Any]]:
         "lower": verdicts.lower,
         "upper": verdicts.upper,
         "severity": verdicts.severity,
+        "p_value": verdicts.p_value,
     }

@@ -9,14 +9,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from app.api import answers
+from app.api.queries import PredictQuery
 from app.api.streams import BodyFile, SpoolFile
-from app.detectors.base import Verdicts
+from app.detectors.base import KINDS, Verdicts
 from app.errors import Fault, InvalidInput, MalformedBody
 from app.series import FloatArray, Series, is_time
 from app.series_batch import SeriesBatch
 from app.services.prediction import BatchVerdicts, PredictionService
 from app.tables import group_rows, names_of, timestamps_of, values_of
-from app.versions import Selector
 
 LONG_FORM = ("series_id", "timestamp", "value")
 _POINTS = LONG_FORM[1:]
@@ -47,6 +47,21 @@ def parse_histories(body: bytes, max_points: int, faults: list[Fault], *, is_par
     """The series of a table in long form. Raises InvalidInput with `faults` and its own."""
     read = _read_parquet if is_parquet else _read_stream
     return group(read(body, LONG_FORM, max_points, faults), faults)[0]
+
+
+def parse_rows(body: bytes, max_points: int, faults: list[Fault]) -> Grouped:
+    """The series of a table in long form, or the one of a table without series_id.
+
+    Raises InvalidInput with `faults` and its own.
+    """
+    try:
+        names = pa.ipc.open_stream(body).schema.names
+    except _UNREADABLE as error:
+        raise malformed("an Arrow stream", error, faults) from error
+    if "series_id" in names:
+        return group(_read_stream(body, LONG_FORM, max_points, faults), faults)
+    rows = _read_stream(body, _POINTS, max_points, faults)
+    return group(rows.append_column("series_id", pa.array(["series"] * rows.num_rows, pa.string())), faults)
 
 
 def group(rows: pa.Table | pa.RecordBatch, faults: list[Fault]) -> Grouped:
@@ -81,11 +96,11 @@ def _read_batches(body: BodyFile) -> Iterator[Grouped]:
         raise malformed("an Arrow stream", error, []) from error
 
 
-def judge_rows(batches: Iterator[Grouped], prediction: PredictionService, selector: Selector, sink: SpoolFile) -> None:
+def judge_rows(batches: Iterator[Grouped], prediction: PredictionService, query: PredictQuery, sink: SpoolFile) -> None:
     """Write an Arrow stream of verdicts to `sink`: for each batch of rows one, row for row."""
     with pa.ipc.new_stream(sink, _JUDGED) as writer:
         for batch, order in batches:
-            judged = prediction.predict_batch(batch, selector)
+            judged = prediction.predict_batch(batch, *query)
             writer.write_batch(_judged_batch(judged if order is None else judged.take(np.argsort(order))))
 
 
@@ -100,9 +115,22 @@ def verdicts_stream(version: int, verdicts: Verdicts, *, compressed: bool) -> me
     return memoryview(sink.getvalue())
 
 
+def detection_stream(judged: BatchVerdicts) -> memoryview:
+    """The answer to a detection: a row for each point, with its status and the columns of a verdict."""
+    batch = _judged_batch(judged).drop_columns(["model_version"])
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return memoryview(sink.getvalue())
+
+
+_KIND = pa.dictionary(pa.int8(), pa.string())
+_KINDS = pa.array(KINDS[1:])
+
 _JUDGED = pa.schema(
     [("status", pa.int16()), ("model_version", pa.string()), ("anomaly", pa.bool_())]
-    + [(name, pa.float64()) for name in ("score", "expected", "lower", "upper", "severity")]
+    + [(name, pa.float64()) for name in ("score", "expected", "lower", "upper", "severity", "p_value")]
+    + [("kind", _KIND)]
 )
 """The answer to points of many series; all but the status is null where that is not 200."""
 
@@ -115,8 +143,11 @@ def _judged_batch(judged: BatchVerdicts) -> pa.RecordBatch:
 
 
 def _verdict_columns(verdicts: Verdicts, is_missing: NDArray[np.bool_] | None = None) -> dict[str, pa.Array]:
-    columns = answers.verdict_lists(verdicts).items()
-    return {name: pa.array(column, mask=_mask(name, column, is_missing)) for name, column in columns}
+    columns = answers.verdict_columns(verdicts).items()
+    arrays = {name: pa.array(column, mask=_mask(name, column, is_missing)) for name, column in columns}
+    is_normal = verdicts.kind == 0
+    kind = pa.array(verdicts.kind - 1, mask=is_normal if is_missing is None else is_normal | is_missing)
+    return arrays | {"kind": pa.DictionaryArray.from_arrays(kind, _KINDS)}
 
 
 def _mask(name: str, column: NDArray[np.generic], is_missing: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:

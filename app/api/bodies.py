@@ -33,6 +33,14 @@ class FitBody(NamedTuple):
     params: DetectorParams
 
 
+class PredictBody(NamedTuple):
+    """What to judge."""
+
+    points: Point | Series
+    context: Series | None = None
+    """The points before the first; None for the end of the training data."""
+
+
 def refuse_binary(beginning: bytes) -> None:
     """Raises MalformedBody when lines begin like a file of another kind: else each of them would be a fault."""
     for start, advice in _NOT_TEXT.items():
@@ -56,14 +64,17 @@ def parse_fit(body: bytes, settings: Settings, faults: list[Fault]) -> FitBody:
     return parse_fit_fields(parse_object(body, faults), settings, faults)
 
 
-def parse_fit_fields(fields: Mapping[str, object], settings: Settings, faults: list[Fault]) -> FitBody:
-    """The fields of a fit. Raises InvalidInput with `faults` and its own."""
+def parse_fit_fields(
+    fields: Mapping[str, object], settings: Settings, faults: list[Fault], *, varies: bool = True
+) -> FitBody:
+    """The fields of a fit; a constant is refused if it `varies`. Raises InvalidInput with `faults` and its own."""
     history = parse_history(
         fields.get("timestamps"),
         fields.get("values"),
         min_points=settings.min_training_data_points,
         max_points=settings.max_points,
         faults=faults,
+        varies=varies,
     )
     chosen = choose_detector(fields.get("detector"), fields.get("params"), faults)
     if faults or history is None or chosen is None:
@@ -71,21 +82,22 @@ def parse_fit_fields(fields: Mapping[str, object], settings: Settings, faults: l
     return FitBody(history, *chosen)
 
 
-def parse_prediction(body: bytes, max_points: int, faults: list[Fault]) -> Point | Series:
+def parse_prediction(body: bytes, max_points: int, faults: list[Fault]) -> PredictBody:
     """The body of a prediction. Raises InvalidInput with `faults` and its own, MalformedBody."""
     return parse_points_fields(parse_object(body, faults), max_points, faults)
 
 
-def parse_points_fields(fields: Mapping[str, object], max_points: int, faults: list[Fault]) -> Point | Series:
+def parse_points_fields(fields: Mapping[str, object], max_points: int, faults: list[Fault]) -> PredictBody:
     """The fields of a prediction. Raises InvalidInput with `faults` and its own."""
     points: Point | Series | None
     if "timestamps" in fields or "values" in fields:
         points = parse_points(fields.get("timestamps"), fields.get("values"), max_points, faults)
     else:
         points = _parse_point(fields, faults)
+    context = _parse_context(fields["context"], max_points, faults) if fields.get("context") is not None else None
     if faults or points is None:
         raise InvalidInput(faults)
-    return points
+    return PredictBody(points, context)
 
 
 def parse_alias(body: bytes, faults: list[Fault]) -> Selector:
@@ -114,6 +126,17 @@ def _parse_version(raw: object, faults: list[Fault]) -> Selector:
     if isinstance(raw, int) and not isinstance(raw, bool):
         raw = str(raw)
     return parse_selector(raw if isinstance(raw, str) else "", faults, "body")
+
+
+def _parse_context(raw: object, max_points: int, faults: list[Fault]) -> Series | None:
+    if not isinstance(raw, dict):
+        faults.append(Fault("/context", "must be an object with the lists timestamps and values"))
+        return None
+    of_context: list[Fault] = []
+    timestamps, values = raw.get("timestamps"), raw.get("values")
+    context = parse_history(timestamps, values, min_points=0, max_points=max_points, faults=of_context, varies=False)
+    faults += [fault._replace(pointer=f"/context{fault.pointer}") for fault in of_context]
+    return context
 
 
 def _parse_point(fields: Mapping[str, object], faults: list[Fault]) -> Point | None:

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from app.api.formats import NDJSON, PROBLEM
 from app.api.parameters import SELECTOR_DESCRIPTION, SELECTOR_PATTERN, SERIES_ID_DESCRIPTION, SERIES_ID_PATTERN
 from app.detectors import DEFAULT_DETECTOR, DETECTORS
+from app.detectors.judging import HIGHEST_RATE
 from app.errors import (
     ArtifactDamaged,
     BodyTooLarge,
@@ -36,6 +37,20 @@ VERSION_PARAMETER = {
     "description": SELECTOR_DESCRIPTION,
     "schema": {"type": "string", "pattern": SELECTOR_PATTERN, "default": "latest"},
 }
+BUDGET_PARAMETERS = (
+    {
+        "name": "false_alarm_rate",
+        "in": "query",
+        "description": "Share of normal points that may be flagged, in place of what the version was fitted with.",
+        "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": HIGHEST_RATE},
+    },
+    {
+        "name": "max_false_alarms_per_week",
+        "in": "query",
+        "description": "The same as a number a week; give one of the two.",
+        "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": 1e9},
+    },
+)
 DETECTOR_PARAMETER = {
     "name": "detector",
     "in": "query",

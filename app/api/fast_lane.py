@@ -12,11 +12,11 @@ from urllib.parse import parse_qsl
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import answers, bodies, formats
+from app.api.queries import PredictQuery, parse_predict_query
 from app.config import Settings
 from app.errors import Fault
 from app.registry import ModelRegistry
 from app.telemetry import LatencyHistory, Metrics
-from app.versions import Selector, parse_version_query
 
 INLINE_BODY_BYTES = 16_384
 """A smaller body takes less time than handing it to a thread; a larger one would hold up other requests."""
@@ -63,12 +63,13 @@ class PredictionFastLane:
         """The answer to a plain prediction; None to any other request."""
         if message.get("more_body"):
             return None
-        selector = _selector(scope["query_string"])
-        model = None if selector is None else self._registry.find_loaded(scope["path"][len(_PREFIX) :], selector)
-        if model is None:
+        query = _query(scope["query_string"])
+        model = None if query is None else self._registry.find_loaded(scope["path"][len(_PREFIX) :], query.selector)
+        if model is None or query is None:
             return None
         try:
-            return answers.judge(model, bodies.parse_prediction(message.get("body", b""), self._max_points, []))
+            body = bodies.parse_prediction(message.get("body", b""), self._max_points, [])
+            return answers.judge(model, body, query.budget)
         except Exception:  # noqa: BLE001  faults, ours too, are answered in one place, and not here
             return None
 
@@ -85,11 +86,11 @@ def _is_plain(headers: list[tuple[bytes, bytes]]) -> bool:
 
 
 @lru_cache(maxsize=1000)
-def _selector(query: bytes) -> Selector | None:
-    """The version that a query string names; None when it has a fault."""
+def _query(raw: bytes) -> PredictQuery | None:
+    """What a query string asks for; None when it has a fault."""
     faults: list[Fault] = []
-    selector = parse_version_query(parse_qsl(query.decode("latin-1"), keep_blank_values=True), faults)
-    return None if faults else selector
+    query = parse_predict_query(parse_qsl(raw.decode("latin-1"), keep_blank_values=True), faults)
+    return None if faults else query
 
 
 def _again(message: Message, receive: Receive) -> Receive:

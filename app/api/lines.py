@@ -1,25 +1,31 @@
 """Lines of NDJSON: each a request of its own, with an answer of its own."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 import orjson
 
+from app.alarms import AlarmBudget
 from app.api import answers, bodies, problems
+from app.api.bodies import PredictBody
+from app.api.queries import PredictQuery
 from app.api.streams import Line
 from app.config import Settings
 from app.detectors import choose_detector
 from app.detectors.base import Detector, DetectorParams
 from app.errors import BodyTooLarge, Fault, InvalidInput, TidemarkError
 from app.registry import ModelRegistry
-from app.series import Point, Series, parse_series_id
+from app.series import parse_series_id
 from app.series_batch import SeriesBatch
 from app.services.training import FitJob
 from app.versions import LoadedModel, Selector, Version
 
 _FIT_QUERY = frozenset({"detector", "params"})
 _OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_UTC_Z
+
+Pieces = AsyncIterator[bytes]
+"""A body as it comes."""
 
 Wanted = TypeVar("Wanted")
 
@@ -35,10 +41,10 @@ class Asked(NamedTuple, Generic[Wanted]):
 
 
 class Prediction(NamedTuple):
-    """Points to judge, and by which version."""
+    """What to judge, and by which version."""
 
     selector: Selector
-    points: Point | Series
+    body: PredictBody
 
 
 class FitDefaults(NamedTuple):
@@ -72,13 +78,16 @@ def parse_defaults(query: Sequence[tuple[str, str]]) -> FitDefaults:
     return FitDefaults(fields, *chosen)
 
 
+def with_defaults(fields: Mapping[str, object], defaults: FitDefaults) -> Mapping[str, object]:
+    """The fields of a fit, with the detector of the request when they name none."""
+    return {**fields, **defaults.fields} if _FIT_QUERY.isdisjoint(fields) else fields
+
+
 def read_fits(lines: Sequence[Line], settings: Settings, defaults: FitDefaults) -> list[Asked[FitJob]]:
     """The fits that lines ask for, each or what is wrong with it."""
 
     def parse(series_id: str, fields: Mapping[str, object], faults: list[Fault]) -> FitJob:
-        if _FIT_QUERY.isdisjoint(fields):
-            fields = {**fields, **defaults.fields}
-        return FitJob(series_id, *bodies.parse_fit_fields(fields, settings, faults))
+        return FitJob(series_id, *bodies.parse_fit_fields(with_defaults(fields, defaults), settings, faults))
 
     return [_read(line, settings, parse) for line in lines]
 
@@ -104,20 +113,35 @@ def fit_answers(asked: Sequence[Asked[FitJob]], outcomes: Sequence[Version | Tid
     )
 
 
-def judging(registry: ModelRegistry, settings: Settings, default: Selector) -> Callable[[Sequence[Line]], bytes]:
+def detected(line: Line, settings: Settings, defaults: FitDefaults) -> bytes:
+    """The answer to a line that asks for detection: the fields of a `Detection` with its status, or a problem."""
+
+    def parse(series_id: str, fields: Mapping[str, object], faults: list[Fault]) -> FitJob:
+        parsed = bodies.parse_fit_fields(with_defaults(fields, defaults), settings, faults, varies=False)
+        return FitJob(series_id, *parsed)
+
+    ask = _read(line, settings, parse)
+    if isinstance(ask.wanted, TidemarkError):
+        return _problem_line(ask, ask.wanted)
+    _, history, detector, params = ask.wanted
+    fields = answers.detection_fields(detector.name, detector.detect(history, params))
+    return orjson.dumps({"series_id": ask.series_id, "status": 200} | fields, option=_OPTIONS)
+
+
+def judging(registry: ModelRegistry, settings: Settings, query: PredictQuery) -> Callable[[Sequence[Line]], bytes]:
     """Turns lines into answers: the fields of a `PointAnswer` or `PointsAnswer` with its status, or a problem.
 
-    A line that names no version means `default`.
+    A line that names no version means that of the query.
     """
 
     def parse(_: str, fields: Mapping[str, object], faults: list[Fault]) -> Prediction:
-        selector = bodies.parse_version_field(fields, default, faults)
+        selector = bodies.parse_version_field(fields, query.selector, faults)
         return Prediction(selector, bodies.parse_points_fields(fields, settings.max_points, faults))
 
     def judge(lines: Sequence[Line]) -> bytes:
         asked = [_read(line, settings, parse) for line in lines]
         models = iter(registry.load_many(list(_models_of(asked))))
-        return b"".join([_judged(ask, models) for ask in asked])
+        return b"".join([_judged(ask, models, query.budget) for ask in asked])
 
     return judge
 
@@ -129,13 +153,17 @@ def _models_of(asked: Sequence[Asked[Prediction]]) -> Iterator[tuple[str, Select
             yield ask.series_id, ask.wanted.selector
 
 
-def _judged(ask: Asked[Prediction], models: Iterator[LoadedModel | TidemarkError]) -> bytes:
+def _judged(ask: Asked[Prediction], models: Iterator[LoadedModel | TidemarkError], budget: AlarmBudget | None) -> bytes:
     if isinstance(ask.wanted, TidemarkError):
         return _problem_line(ask, ask.wanted)
     model = next(models)
     if isinstance(model, TidemarkError):
         return _problem_line(ask, model)
-    fields = {"series_id": ask.series_id, "status": 200} | answers.judged_fields(model, ask.wanted.points)
+    try:
+        judged = answers.judged_fields(model, ask.wanted.body, budget)
+    except InvalidInput as error:
+        return _problem_line(ask, error)
+    fields = {"series_id": ask.series_id, "status": 200} | judged
     return orjson.dumps(fields, option=_OPTIONS)
 
 

@@ -7,28 +7,37 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from app.api.parameters import SELECTOR_DESCRIPTION, SELECTOR_PATTERN
 from app.detectors import DEFAULT_DETECTOR, DETECTORS, find_detector
+from app.detectors.base import Kind
 from app.series import LATEST_TIMESTAMP_S, format_timestamp
 from app.versions import Alias, SeriesSummary, Version
 
-Timestamp = Annotated[
-    float | str,
-    WithJsonSchema(
-        {
-            "description": "Unix seconds, as a number or a string of digits, or an RFC 3339 date and time.",
-            "anyOf": [
-                {"type": "number", "minimum": 0, "maximum": LATEST_TIMESTAMP_S},
-                {"type": "string", "pattern": "^[0-9]{1,10}$"},
-                {"type": "string", "format": "date-time"},
-            ],
-        }
-    ),
-]
+_TIMESTAMP = {
+    "description": "Unix seconds, as a number or a string of digits, or an RFC 3339 date and time.",
+    "anyOf": [
+        {"type": "number", "minimum": 0, "maximum": LATEST_TIMESTAMP_S},
+        {"type": "string", "pattern": "^[0-9]{1,10}$"},
+        {"type": "string", "format": "date-time"},
+    ],
+}
+_CONTEXT = {
+    "description": "The points before the first, strictly increasing in time; by default the end of the training data.",
+    "type": "object",
+    "required": ["timestamps", "values"],
+    "properties": {
+        "timestamps": {"type": "array", "items": _TIMESTAMP},
+        "values": {"type": "array", "items": {"type": "number"}},
+    },
+}
+Timestamp = Annotated[float | str, WithJsonSchema(_TIMESTAMP)]
+Context = Annotated[dict[str, Any], WithJsonSchema(_CONTEXT)]
 SeriesId = Annotated[str, Field(examples=["sensor_01"])]
 Number = Annotated[str, Field(description="Number of the version, as text.", examples=["1"])]
 Digest = Annotated[str, Field(description="SHA-256 of the stored file, in hex.", pattern="^[0-9a-f]{64}$")]
 Bound = Annotated[float | None, Field(description="null where the direction leaves this side open.")]
 Severity = Annotated[float, Field(ge=0, le=1, description="0 for a normal point, then rising towards 1.")]
 Score = Annotated[float, Field(ge=0, description="Above 1 exactly when the point is an anomaly.")]
+PValue = Annotated[float, Field(ge=0, le=1, description="How often a normal point deviates as far.")]
+KindOrNone = Annotated[Kind | None, Field(description="What kind of anomaly it is; null for a normal point.")]
 
 
 DetectorName = Annotated[str, WithJsonSchema({"type": "string", "enum": list(DETECTORS)})]
@@ -73,6 +82,7 @@ class PointRequest(BaseModel):
 
     timestamp: Timestamp
     value: float
+    context: Context | None = None
 
 
 class PointsRequest(BaseModel):
@@ -82,6 +92,7 @@ class PointsRequest(BaseModel):
 
     timestamps: list[Timestamp]
     values: list[float]
+    context: Context | None = None
 
 
 class PointAnswer(BaseModel):
@@ -94,6 +105,8 @@ class PointAnswer(BaseModel):
     lower: Bound
     upper: Bound
     severity: Severity
+    p_value: PValue
+    kind: KindOrNone
 
 
 class VerdictLists(BaseModel):
@@ -105,12 +118,22 @@ class VerdictLists(BaseModel):
     lower: list[Bound]
     upper: list[Bound]
     severity: list[Severity]
+    p_value: list[PValue]
+    kind: list[KindOrNone]
 
 
 class PointsAnswer(VerdictLists):
     """The verdicts on many points, index-aligned with the request."""
 
     model_version: Number
+
+
+class Detection(VerdictLists):
+    """Verdicts on all points of a series, index-aligned with the request."""
+
+    detector: DetectorName
+    points: int
+    anomalies: Annotated[int, Field(description="How many of them are anomalies.")]
 
 
 class VersionItem(BaseModel):

@@ -12,6 +12,10 @@ from app.series import MAX_FAULTS
 
 DETECTORS: Mapping[str, str] = {
     "mean_std": "app.detectors.mean_std:MeanStd",
+    "subsequence_knn": "app.detectors.subsequence_knn:SubsequenceKnn",
+    "robust_z": "app.detectors.robust_z:RobustZ",
+    "ewma": "app.detectors.ewma:Ewma",
+    "seasonal": "app.detectors.seasonal:Seasonal",
 }
 """Where each detector lives; imported when it is first used."""
 
@@ -35,7 +39,7 @@ def choose_detector(name: object, params: object, faults: list[Fault]) -> tuple[
         faults.append(Fault("/detector", f"must be one of {', '.join(DETECTORS)}"))
         return None
     detector = find_detector(name)
-    known = ", ".join(detector.Params.model_fields)
+    known = ", ".join(_own_first(detector.Params))
     if isinstance(params, dict) and len(params) > MAX_FAULTS:
         faults.append(Fault("/params", f"has {len(params)} names; the parameters of this detector are: {known}"))
         return None
@@ -44,6 +48,11 @@ def choose_detector(name: object, params: object, faults: list[Fault]) -> tuple[
     except ValidationError as error:
         faults.extend(_params_fault(fault, known) for fault in error.errors(include_url=False))
         return None
+
+
+def _own_first(params: type[DetectorParams]) -> list[str]:
+    """The names of the parameters, those that are the detector's own before those that all have."""
+    return sorted(params.model_fields, key=lambda name: name in DetectorParams.model_fields)
 
 
 def _params_fault(fault: ErrorDetails, known: str) -> Fault:

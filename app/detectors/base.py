@@ -1,17 +1,17 @@
 """The contract of every detector.
 
-A detector is a pure function of its fitted state and the points: the same state and the same input give
+A detector is a pure function of its fitted state, the context and the points: the same state and the same input give
 the same verdicts, bit for bit, one at a time or in bulk. It never normalises over the points of a call.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import ClassVar, Literal, NamedTuple, Self
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.series import FloatArray, Series
 
@@ -20,11 +20,37 @@ State = Mapping[str, FloatArray]
 
 Direction = Literal["both", "above", "below"]
 
+Kind = Literal[
+    "spike",
+    "dip",
+    "level_shift",
+    "trend_change",
+    "variance_change",
+    "flatline",
+    "missing_season",
+    "shape",
+    "unusual_time",
+]
+
+KINDS: tuple[Kind | None, ...] = (None, *get_args(Kind))
+"""What a verdict says that a point is; None for a normal one. `Verdicts.kind` holds indices into it."""
+
 
 class DetectorParams(BaseModel):
-    """What a user may choose for a detector; unknown names are refused."""
+    """What a user may choose for any detector; unknown names are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    direction: Direction = Field("both", description="On which side of the band a point is an anomaly.")
+    min_dev_from_expected: float = Field(
+        0.0,
+        ge=0,
+        le=1e300,
+        description="A point nearer to what was expected than this is no anomaly, in units of the values.",
+    )
+    min_rel_dev_from_expected: float = Field(
+        0.0, ge=0, le=1e6, description="The same as a share of the expected value's magnitude."
+    )
 
 
 class Verdict(NamedTuple):
@@ -41,6 +67,10 @@ class Verdict(NamedTuple):
     is_anomaly: bool
     severity: float
     """0 for a normal point, then rising towards 1."""
+    p_value: float
+    """How often a normal point deviates as far."""
+    kind: Kind | None
+    """None for a normal point."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,10 +83,18 @@ class Verdicts:
     score: FloatArray
     is_anomaly: NDArray[np.bool_]
     severity: FloatArray
+    p_value: FloatArray
+    kind: NDArray[np.int8]
+    """Indices into KINDS."""
 
     def take(self, indices: NDArray[np.intp]) -> "Verdicts":
         """The verdicts at these indices."""
         return Verdicts(*(getattr(self, field.name)[indices] for field in fields(self)))
+
+    def first(self) -> Verdict:
+        """The verdict on the first point."""
+        plain = {field.name: getattr(self, field.name).item(0) for field in fields(self)}
+        return Verdict(**plain | {"kind": KINDS[plain["kind"]]})
 
 
 class Detector(ABC):
@@ -65,19 +103,24 @@ class Detector(ABC):
     __slots__ = ()
 
     name: ClassVar[str]
-    context_points: ClassVar[int]
-    """Past points that it needs to judge the next one."""
     Params: ClassVar[type[DetectorParams]]
+    is_quick_to_fit: ClassVar[bool] = False
+    """Whether a few hundred points are fitted in less time than it takes to hand them to a thread."""
 
     @classmethod
     @abstractmethod
-    def fit(cls, history: Series, params: DetectorParams) -> Self:
+    def fit(cls, history: Series, params: DetectorParams) -> "Detector":
         """A detector fitted to `history`; raises nothing for any history that `parse_history` accepts."""
 
     @classmethod
     @abstractmethod
-    def load(cls, state: State, params: DetectorParams) -> Self:
+    def load(cls, state: State, params: DetectorParams) -> "Detector":
         """The detector whose `state` and `params` these are."""
+
+    @classmethod
+    @abstractmethod
+    def detect(cls, series: Series, params: DetectorParams) -> Verdicts:
+        """Verdicts on all points of a series that is increasing in time, each with all the others in view."""
 
     @property
     @abstractmethod
@@ -89,10 +132,27 @@ class Detector(ABC):
     def state(self) -> State:
         """Everything that `load` needs beside the parameters."""
 
+    @property
     @abstractmethod
-    def score(self, points: Series) -> Verdicts:
-        """Verdicts on points, index-aligned."""
+    def context_points(self) -> int:
+        """Past points that it needs to judge the next one."""
+
+    @property
+    @abstractmethod
+    def interval_s(self) -> float:
+        """Seconds between two points of the history, typically; NaN when it is not known."""
 
     @abstractmethod
-    def score_one(self, timestamp_s: float, value: float) -> Verdict:
-        """The verdict that `score` gives on this point, by the shortest way."""
+    def score(self, points: Series, context: Series | None = None, false_alarm_rate: float | None = None) -> Verdicts:
+        """Verdicts on points, index-aligned; each is part of the context of those that come later in time.
+
+        context: the points before the first, `context_points` or more, increasing in time; by default the end of
+        the history. Points that have fewer before them get the verdict that nothing is known: score 0, open bounds.
+        false_alarm_rate: the share of normal points that may be flagged, by default that of `params`.
+        """
+
+    @abstractmethod
+    def score_one(
+        self, timestamp_s: float, value: float, context: Series | None = None, false_alarm_rate: float | None = None
+    ) -> Verdict:
+        """The verdict that `score` gives on this point alone, by the shortest way."""

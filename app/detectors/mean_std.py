@@ -1,31 +1,38 @@
 """Mean and standard deviation: the baseline."""
 
 import math
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
 from typing_extensions import override
 
-from app.detectors.base import Detector, DetectorParams, Direction, State, Verdict, Verdicts
+from app.detectors import bands
+from app.detectors.base import KINDS, Detector, DetectorParams, State, Verdict, Verdicts
+from app.detectors.calibrated import CalibratedDetector
+from app.detectors.calibration import Calibration, normal_calibration
+from app.detectors.judging import Assessment, CalibratedParams
 from app.series import FloatArray, Series
 
-_LARGEST = float(np.finfo(np.float64).max)
-_SMALLEST = math.ulp(0.0)
-_JUST_ABOVE_1 = math.nextafter(1.0, 2.0)
+_SPIKE, _DIP = KINDS.index("spike"), KINDS.index("dip")
 
 
-class MeanStdParams(DetectorParams):
+class MeanStdParams(CalibratedParams):
     """Parameters of `mean_std`."""
 
-    k: float = Field(3.0, gt=0, le=1e6, description="Half-width of the normal band in standard deviations.")
-    direction: Direction = Field("both", description="On which side of the band a point is an anomaly.")
+    k: float = Field(
+        3.0,
+        gt=0,
+        le=1e6,
+        description="Half-width of the normal band in standard deviations, where no number of false alarms is given.",
+    )
 
 
 class MeanStd(Detector):
     """An anomaly lies further than k population standard deviations from the mean.
 
-    `|value - mean| > k * std`; score = `|value - mean| / (k * std)`; severity = `1 - 1 / score`.
+    `|value - mean| > k * std`; score = `|value - mean| / (k * std)`; severity = `1 - 1 / score`; the p-value is that of
+    a normal distribution. With a `false_alarm_rate` the band is calibrated instead, see `CalibratedMeanStd`.
 
     Source: W. A. Shewhart, Economic Control of Quality of Manufactured Product, 1931 (the 3-sigma rule).
     Cost: O(n) to fit, O(1) a point, 16 bytes of state. Finds: spikes, dips and level shifts of a series that
@@ -33,30 +40,40 @@ class MeanStd(Detector):
     and outliers in the training data widen its band.
     """
 
-    __slots__ = ("_half_width", "_lower", "_mean", "_params", "_std", "_upper")
+    __slots__ = ("_band", "_mean", "_params", "_std", "_widths")
 
     name: ClassVar[str] = "mean_std"
-    context_points: ClassVar[int] = 0
     Params: ClassVar[type[DetectorParams]] = MeanStdParams
+    is_quick_to_fit: ClassVar[bool] = True
 
     def __init__(self, mean: float, std: float, params: MeanStdParams) -> None:
         self._params, self._mean, self._std = params, mean, std
-        self._half_width = max(params.k * std, _SMALLEST)
-        lower, upper = _band(mean, self._half_width)
-        self._lower = -math.inf if params.direction == "above" else lower
-        self._upper = math.inf if params.direction == "below" else upper
+        self._widths = self._widths_of(params.k)
+        self._band = bands.bounds(mean, *self._widths)
 
     @override
     @classmethod
-    def fit(cls, history: Series, params: DetectorParams) -> Self:
+    def fit(cls, history: Series, params: DetectorParams) -> Detector:
         assert isinstance(params, MeanStdParams)
+        if params.has_budget:
+            return CalibratedMeanStd.fit(history, params)
         return cls(*_mean_and_std(history.values), params)
 
     @override
     @classmethod
-    def load(cls, state: State, params: DetectorParams) -> Self:
+    def load(cls, state: State, params: DetectorParams) -> Detector:
         assert isinstance(params, MeanStdParams)
+        if params.has_budget:
+            return CalibratedMeanStd.load(state, params)
         return cls(float(state["mean"]), float(state["std"]), params)
+
+    @override
+    @classmethod
+    def detect(cls, series: Series, params: DetectorParams) -> Verdicts:
+        assert isinstance(params, MeanStdParams)
+        if params.has_budget:
+            return CalibratedMeanStd.detect(series, params)
+        return cls.fit(series, params).score(series)
 
     @property
     @override
@@ -68,47 +85,97 @@ class MeanStd(Detector):
     def state(self) -> State:
         return {"mean": np.array(self._mean), "std": np.array(self._std)}
 
+    @property
     @override
-    def score(self, points: Series) -> Verdicts:
-        values = points.values
-        is_anomaly = (values < self._lower) | (values > self._upper)
-        with np.errstate(over="ignore"):  # beyond the largest float the score stays there
-            score = values - self._mean
-            if self._params.direction == "both":
-                np.abs(score, out=score)
-            else:
-                score *= -1.0 if self._params.direction == "below" else 1.0
-                np.maximum(score, 0.0, out=score)
-                score += 0.0  # which is what makes -0.0 a plain 0.0
-            np.minimum(score, _LARGEST, out=score)
-            score /= self._half_width
-        # Rounding must not let the score and the bounds disagree.
-        beyond = np.clip(score[is_anomaly], _JUST_ABOVE_1, _LARGEST)
-        np.minimum(score, 1.0, out=score)
-        score[is_anomaly] = beyond
-        severity = np.zeros(len(values))
-        severity[is_anomaly] = 1.0 - 1.0 / beyond
-        return Verdicts(
-            expected=np.full(len(values), self._mean),
-            lower=np.full(len(values), self._lower),
-            upper=np.full(len(values), self._upper),
-            score=score,
-            is_anomaly=is_anomaly,
-            severity=severity,
-        )
+    def context_points(self) -> int:
+        return 0
+
+    @property
+    @override
+    def interval_s(self) -> float:
+        return math.nan
 
     @override
-    def score_one(self, timestamp_s: float, value: float) -> Verdict:
-        is_anomaly = value < self._lower or value > self._upper
-        deviation = value - self._mean
-        if self._params.direction == "both":
-            deviation = abs(deviation)
-        elif self._params.direction == "below":
-            deviation = -deviation
-        score = min(min(max(0.0, deviation), _LARGEST) / self._half_width, _LARGEST)
-        score = max(score, _JUST_ABOVE_1) if is_anomaly else min(score, 1.0)
-        severity = 1.0 - 1.0 / max(score, 1.0)
-        return Verdict(self._mean, self._lower, self._upper, score, is_anomaly, severity)
+    def score(self, points: Series, context: Series | None = None, false_alarm_rate: float | None = None) -> Verdicts:
+        values, n = points.values, len(points)
+        widths, band = self._widths, self._band
+        if false_alarm_rate is not None:
+            widths, band = self._at(false_alarm_rate)
+        verdicts = bands.verdicts_within(
+            values,
+            np.full(n, self._mean),
+            (np.full(n, band[0]), np.full(n, band[1])),
+            (np.full(n, widths[0]), np.full(n, widths[1])),
+            self._calibration.p_values(self._deviations(values), self._params.direction),
+        )
+        verdicts.kind[verdicts.is_anomaly] = np.where(values[verdicts.is_anomaly] > self._mean, _SPIKE, _DIP)
+        return verdicts
+
+    @override
+    def score_one(
+        self, timestamp_s: float, value: float, context: Series | None = None, false_alarm_rate: float | None = None
+    ) -> Verdict:
+        widths, band = self._widths, self._band
+        if false_alarm_rate is not None:
+            widths, band = self._at(false_alarm_rate)
+        deviation = (value - self._mean) / self._std
+        p_value = self._calibration.p_value(deviation, self._params.direction)
+        kind = _SPIKE if value > self._mean else _DIP
+        return bands.verdict_within(value, self._mean, band, widths, p_value, kind=kind)
+
+    @property
+    def _calibration(self) -> Calibration:
+        return normal_calibration(is_sided=self._params.direction != "both")
+
+    def _deviations(self, values: FloatArray) -> FloatArray:
+        with np.errstate(over="ignore"):
+            deviations: FloatArray = (values - self._mean) / self._std
+        return deviations
+
+    def _at(self, false_alarm_rate: float) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Widths and band for another share of false alarms, were the values normally distributed."""
+        thresholds = self._calibration.thresholds(false_alarm_rate, self._params.direction)
+        widths = self._widths_of(min(thresholds))
+        return widths, bands.bounds(self._mean, *widths)
+
+    def _widths_of(self, k: float) -> tuple[float, float]:
+        """How far below and above the mean a normal value may lie."""
+        params = self._params
+        half = max(k * self._std, params.min_dev_from_expected, params.min_rel_dev_from_expected * abs(self._mean))
+        half = max(half, bands.SMALLEST)
+        return (
+            math.inf if params.direction == "above" else half,
+            math.inf if params.direction == "below" else half,
+        )
+
+
+class CalibratedMeanStd(CalibratedDetector):
+    """Mean and standard deviation, with a band as wide as the budget of false alarms asks for.
+
+    Source, cost, what it finds and what it misses: those of `MeanStd`, and 1 kB of state.
+    """
+
+    __slots__ = ()
+
+    name: ClassVar[str] = "mean_std"
+    Params: ClassVar[type[DetectorParams]] = MeanStdParams
+
+    @override
+    @staticmethod
+    def learn(history: Series, params: DetectorParams) -> State:
+        mean, std = _mean_and_std(history.values)
+        return {"mean": np.array(mean), "std": np.array(std)}
+
+    @override
+    @staticmethod
+    def points_of_context(learnt: State) -> int:
+        return 0
+
+    @override
+    @staticmethod
+    def assess(learnt: State, stretch: Series) -> Assessment:
+        n = len(stretch)
+        return Assessment(np.full(n, float(learnt["mean"])), np.full(n, float(learnt["std"])))
 
 
 def _mean_and_std(values: FloatArray) -> tuple[float, float]:
@@ -124,30 +191,4 @@ def _mean_and_std(values: FloatArray) -> tuple[float, float]:
     mean += float(np.add.reduce(scaled - mean)) / n
     deviations = scaled - mean
     variance = float(np.add.reduce(np.square(deviations))) / n - (float(np.add.reduce(deviations)) / n) ** 2
-    return _scaled(mean, exponent), max(_scaled(math.sqrt(max(variance, 0.0)), exponent), _SMALLEST)
-
-
-def _scaled(number: float, exponent: int) -> float:
-    """`number * 2 ** exponent`, at most the largest float."""
-    try:
-        return math.ldexp(number, exponent)
-    except OverflowError:
-        return math.copysign(_LARGEST, number)
-
-
-def _band(mean: float, half_width: float) -> tuple[float, float]:
-    """The smallest and the largest finite float within `half_width` of `mean`, both exactly."""
-    lower, lower_error = _two_sum(mean, -half_width)
-    upper, upper_error = _two_sum(mean, half_width)
-    if lower_error > 0:
-        lower = math.nextafter(lower, math.inf)
-    if upper_error < 0:
-        upper = math.nextafter(upper, -math.inf)
-    return max(lower, -_LARGEST), min(upper, _LARGEST)
-
-
-def _two_sum(a: float, b: float) -> tuple[float, float]:
-    """A + b rounded, and what the rounding lost (Knuth, The Art of Computer Programming 2, 4.2.2)."""
-    total = a + b
-    b_part = total - a
-    return total, (a - (total - b_part)) + (b - b_part)
+    return bands.scaled(mean, exponent), max(bands.scaled(math.sqrt(max(variance, 0.0)), exponent), bands.SMALLEST)

@@ -88,11 +88,9 @@ def keep_extremes(values: FloatArray, score: FloatArray, max_points: int) -> Ind
 
 def _score(detector: Detector, history: Series, first: int, last: int) -> Verdicts:
     """The verdicts on [first, last), the same whatever stretch is looked at."""
-    context = min(first, detector.context_points)
-    scored = detector.score(
-        Series(history.timestamps_s[first - context : last], history.values[first - context : last])
-    )
-    return scored.take(np.arange(context, context + last - first)) if context else scored
+    before = max(first - detector.context_points, 0)
+    context = Series(history.timestamps_s[before:first], history.values[before:first])
+    return detector.score(Series(history.timestamps_s[first:last], history.values[first:last]), context)
 
 
 def _reduce(points: Series, verdicts: Verdicts, max_points: int) -> Indices:

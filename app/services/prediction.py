@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.alarms import AlarmBudget
 from app.detectors.base import Verdict, Verdicts
 from app.errors import Fault, InvalidInput, TidemarkError
 from app.registry import ModelRegistry
@@ -26,6 +28,18 @@ class BatchVerdicts:
     status: NDArray[np.int16]
     version: NDArray[np.int32]
     verdicts: Verdicts
+
+    @classmethod
+    def nothing(cls, n: int) -> Self:
+        """Of n points that are none so far."""
+        return cls(np.full(n, InvalidInput.status, np.int16), np.zeros(n, np.int32), _empty_verdicts(n))
+
+    def put(self, points: slice | NDArray[np.intp], version: int, verdicts: Verdicts) -> None:
+        """Set what is said of these points."""
+        self.status[points] = _OK
+        self.version[points] = version
+        for field in fields(Verdicts):
+            getattr(self.verdicts, field.name)[points] = getattr(verdicts, field.name)
 
     def take(self, indices: NDArray[np.intp]) -> "BatchVerdicts":
         """The verdicts at these indices."""
@@ -52,21 +66,26 @@ class PredictionService:
         model = self._registry.load(series_id, selector)
         return model.version, model.detector.score(points)
 
-    def predict_batch(self, batch: SeriesBatch, selector: Selector) -> BatchVerdicts:
+    def predict_batch(self, batch: SeriesBatch, selector: Selector, budget: AlarmBudget | None = None) -> BatchVerdicts:
         """Verdicts on the points of many series, aligned with the points of the batch; raises nothing for any of them.
 
-        A point that is no point is 422, and so is every one of a series whose name is none.
+        A point that is no point is 422, and so is every one of a series whose name is none or to which the budget
+        means nothing.
         """
-        n = len(batch.values)
-        judged = BatchVerdicts(np.full(n, InvalidInput.status, np.int16), np.zeros(n, np.int32), _empty_verdicts(n))
+        judged = BatchVerdicts.nothing(len(batch.values))
         is_point = is_time(batch.timestamps_s) & np.isfinite(batch.values)
         bounds = batch.offsets.tolist()
         for model, start, end in zip(self._models(batch.series_ids, selector), bounds, bounds[1:], strict=False):
-            if isinstance(model, TidemarkError):
-                judged.status[start:end][is_point[start:end]] = model.status
-            else:
+            try:
+                if isinstance(model, TidemarkError):
+                    raise model
+                rate = None if budget is None else budget.rate_for(model.detector)
                 points = start + np.flatnonzero(is_point[start:end])
-                _judge(model, batch, judged, slice(start, end) if len(points) == end - start else points)
+                chosen = slice(start, end) if len(points) == end - start else points
+                series = Series(batch.timestamps_s[chosen], batch.values[chosen])
+                judged.put(chosen, model.version, model.detector.score(series, false_alarm_rate=rate))
+            except TidemarkError as error:
+                judged.status[start:end][is_point[start:end]] = error.status
         return judged
 
     def _models(self, series_ids: Sequence[str], selector: Selector) -> list[LoadedModel | TidemarkError]:
@@ -81,14 +100,6 @@ def _parse_name(raw: str) -> str | InvalidInput:
     return InvalidInput(faults) if faults else name
 
 
-def _judge(model: LoadedModel, batch: SeriesBatch, judged: BatchVerdicts, points: slice | NDArray[np.intp]) -> None:
-    verdicts = model.detector.score(Series(batch.timestamps_s[points], batch.values[points]))
-    judged.status[points] = _OK
-    judged.version[points] = model.version
-    for field in fields(Verdicts):
-        getattr(judged.verdicts, field.name)[points] = getattr(verdicts, field.name)
-
-
 def _empty_verdicts(n: int) -> Verdicts:
-    expected, lower, upper, score, severity = np.zeros((5, n))
-    return Verdicts(expected, lower, upper, score, np.zeros(n, np.bool_), severity)
+    expected, lower, upper, score, severity, p_value = np.zeros((6, n))
+    return Verdicts(expected, lower, upper, score, np.zeros(n, np.bool_), severity, p_value, np.zeros(n, np.int8))

@@ -8,12 +8,19 @@ from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
 from app.api import arrow, formats, lines
-from app.api.documentation import BULK_JUDGING, PREDICT_LINE, VERSION_PARAMETER, stream_answer, stream_body
+from app.api.documentation import (
+    BUDGET_PARAMETERS,
+    BULK_JUDGING,
+    PREDICT_LINE,
+    VERSION_PARAMETER,
+    stream_answer,
+    stream_body,
+)
 from app.api.parameters import refuse
+from app.api.queries import parse_predict_query
 from app.api.streams import BodyFile, Spool, SpoolFile, StreamedAnswer, batches_of_lines, open_lines
 from app.bootstrap import Services
 from app.errors import Fault
-from app.versions import parse_version_query
 
 _MB = 2**20
 _MOST_READERS = 40
@@ -33,17 +40,17 @@ def router(services: Services) -> APIRouter:
         responses=stream_answer("A line for each line, or a row for each row.", formats.NDJSON, formats.ARROW)
         | BULK_JUDGING,
         openapi_extra={
-            "parameters": [VERSION_PARAMETER],
+            "parameters": [VERSION_PARAMETER, *BUDGET_PARAMETERS],
             "requestBody": stream_body(PREDICT_LINE, formats.ARROW),
         },
     )
     async def predict(request: Request) -> Response:
         faults: list[Fault] = []
-        selector = parse_version_query(request.query_params.multi_items(), faults)
+        query = parse_predict_query(request.query_params.multi_items(), faults)
         refuse(faults)
         if not formats.names(formats.ARROW, request.headers.get("content-type")):
             batches = batches_of_lines(await open_lines(request), limit_bytes, enough_lines=1, enough_bytes=1)
-            judge = lines.judging(services.registry, services.settings, selector)
+            judge = lines.judging(services.registry, services.settings, query)
 
             async def write_lines(spool: Spool) -> None:
                 async for batch in batches:
@@ -54,7 +61,7 @@ def router(services: Services) -> APIRouter:
         rows = await to_thread.run_sync(arrow.open_rows, BodyFile(request, limit_bytes), limiter=readers)
 
         async def write_rows(spool: Spool) -> None:
-            judge = partial(arrow.judge_rows, rows, services.prediction, selector, SpoolFile(spool))
+            judge = partial(arrow.judge_rows, rows, services.prediction, query, SpoolFile(spool))
             await to_thread.run_sync(judge, limiter=readers)
 
         return StreamedAnswer(write_rows, formats.ARROW)

@@ -3,14 +3,16 @@
 import asyncio
 from typing import NamedTuple, Self
 
-import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 
+from app.alarms import AlarmBudget
 from app.api import answers, arrow, bodies, formats
+from app.api.bodies import PredictBody
 from app.api.documentation import (
+    BUDGET_PARAMETERS,
     FITTING,
     IDEMPOTENCY_KEY_PARAMETER,
     JUDGING,
@@ -21,11 +23,12 @@ from app.api.documentation import (
     with_stream,
 )
 from app.api.fast_lane import INLINE_BODY_BYTES
+from app.api.queries import PredictQuery, parse_predict_query
 from app.api.schemas import FitAnswer, FitRequest, PointAnswer, PointRequest, PointsAnswer, PointsRequest
 from app.bootstrap import Services
 from app.errors import Fault
-from app.series import Point, Series, parse_series_id
-from app.versions import LoadedModel, Selector, parse_idempotency_key, parse_version_query
+from app.series import parse_series_id
+from app.versions import LoadedModel, parse_idempotency_key
 
 
 class PointFormat(NamedTuple):
@@ -45,18 +48,18 @@ class PointFormat(NamedTuple):
         answers_arrow = parameters is not None or (is_arrow and is_anything)
         return cls(is_arrow, answers_arrow, compresses="compression=lz4" in (parameters or ""))
 
-    def parse(self, body: bytes, max_points: int, faults: list[Fault]) -> Point | Series:
+    def parse(self, body: bytes, max_points: int, faults: list[Fault]) -> PredictBody:
         """The points of a body. Raises InvalidInput with `faults` and its own."""
-        parse = arrow.parse_points if self.is_arrow else bodies.parse_prediction
-        return parse(body, max_points, faults)
+        if self.is_arrow:
+            return PredictBody(arrow.parse_points(body, max_points, faults))
+        return bodies.parse_prediction(body, max_points, faults)
 
-    def answer(self, model: LoadedModel, points: Point | Series) -> Response:
-        """What the model says of the points."""
+    def answer(self, model: LoadedModel, body: PredictBody, budget: AlarmBudget | None) -> Response:
+        """What the model says of the points. Raises InvalidInput."""
         if not self.answers_arrow:
-            return Response(answers.judge(model, points), media_type=formats.JSON)
-        if isinstance(points, Point):
-            points = Series(np.array([points.timestamp_s]), np.array([points.value]))
-        stream = arrow.verdicts_stream(model.version, model.detector.score(points), compressed=self.compresses)
+            return Response(answers.judge(model, body, budget), media_type=formats.JSON)
+        verdicts = answers.judge_many(model, body, budget)
+        stream = arrow.verdicts_stream(model.version, verdicts, compressed=self.compresses)
         return Response(stream, media_type=formats.ARROW)
 
 
@@ -70,7 +73,7 @@ def router(services: Services) -> APIRouter:
         response_model=None,
         responses=answer(PointAnswer | PointsAnswer, "The verdicts.") | JUDGING,
         openapi_extra={
-            "parameters": [SERIES_ID_PARAMETER, VERSION_PARAMETER],
+            "parameters": [SERIES_ID_PARAMETER, VERSION_PARAMETER, *BUDGET_PARAMETERS],
             "requestBody": with_stream(request_body(PointRequest, PointsRequest), formats.ARROW),
         },
     )
@@ -78,19 +81,19 @@ def router(services: Services) -> APIRouter:
         body = await request.body()
         faults: list[Fault] = []
         series_id = parse_series_id(request.path_params["series_id"], faults)
-        selector = parse_version_query(request.query_params.multi_items(), faults)
+        query = parse_predict_query(request.query_params.multi_items(), faults)
         content = PointFormat.of(request.headers)
         if len(body) > INLINE_BODY_BYTES:
-            return await run_in_threadpool(judge, series_id, selector, body, content, faults)
+            return await run_in_threadpool(judge, series_id, query, body, content, faults)
         points = content.parse(body, services.settings.max_points, faults)
-        model = services.registry.find_loaded(series_id, selector)
+        model = services.registry.find_loaded(series_id, query.selector)
         if model is None:  # shielded, since others may wait for the same load
-            model = await asyncio.shield(asyncio.wrap_future(services.registry.begin_load(series_id, selector)))
-        return content.answer(model, points)
+            model = await asyncio.shield(asyncio.wrap_future(services.registry.begin_load(series_id, query.selector)))
+        return content.answer(model, points, query.budget)
 
-    def judge(series_id: str, selector: Selector, body: bytes, content: PointFormat, faults: list[Fault]) -> Response:
+    def judge(series_id: str, query: PredictQuery, body: bytes, content: PointFormat, faults: list[Fault]) -> Response:
         points = content.parse(body, services.settings.max_points, faults)
-        return content.answer(services.registry.load(series_id, selector), points)
+        return content.answer(services.registry.load(series_id, query.selector), points, query.budget)
 
     @routes.post(
         "/fit/{series_id}",
@@ -109,7 +112,8 @@ def router(services: Services) -> APIRouter:
         key = parse_idempotency_key(request.headers.get("idempotency-key"), faults)
         if len(body) <= INLINE_BODY_BYTES and key is None:
             parsed = bodies.parse_fit(body, services.settings, faults)
-            return answers.fit_answer(await asyncio.wrap_future(services.training.begin_fit(series_id, *parsed)))
+            if parsed.detector.is_quick_to_fit:
+                return answers.fit_answer(await asyncio.wrap_future(services.training.begin_fit(series_id, *parsed)))
         return await run_in_threadpool(train, series_id, body, key, faults)
 
     def train(series_id: str, body: bytes, key: str | None, faults: list[Fault]) -> Response:

@@ -111,7 +111,7 @@ function describe(data, i) {
     `value ${formatNumber(data.values[i])}${data.anomaly[i] ? ", an anomaly" : ""}`,
     `expected ${formatNumber(data.expected[i])}`,
     `normal band ${formatBand(data.lower[i], data.upper[i])}`,
-    `score ${formatNumber(data.score[i], 4)}, severity ${formatNumber(data.severity[i], 3)}`,
+    `score ${formatNumber(data.score[i], 4)}, severity ${formatNumber(data.severity[i], 3)}, p ${formatNumber(data.p_value[i], 3)}`,
   ].join("<br>");
 }
 

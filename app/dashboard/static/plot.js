@@ -5,7 +5,7 @@ import { figure, fitHeight, formatBand, formatNumber, formatTime } from "./chart
 const WAIT_MS = 150;
 const LISTED = 8;
 const AROUND_POINTS = 60;
-const COLUMNS = ["timestamps", "values", "anomaly", "score", "expected", "lower", "upper", "severity"];
+const COLUMNS = ["timestamps", "values", "anomaly", "score", "expected", "lower", "upper", "severity", "p_value", "kind"];
 const CONFIG = { displayModeBar: false, responsive: true, doubleClick: false, scrollZoom: false, showTips: false };
 
 const place = document.getElementById("plot");

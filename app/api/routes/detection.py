@@ -1,0 +1,91 @@
+"""POST /detect: verdicts on all points of a series, each with all the others in view. Nothing is stored."""
+
+from functools import partial
+
+import numpy as np
+import orjson
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from starlette.concurrency import run_in_threadpool
+
+from app.api import answers, arrow, bodies, formats, lines
+from app.api.documentation import (
+    BULK_FITTING,
+    DETECTOR_PARAMETER,
+    PARAMS_PARAMETER,
+    answer,
+    request_body,
+    with_stream,
+)
+from app.api.schemas import Detection, FitRequest
+from app.api.streams import Spool, StreamedAnswer, batches_of_lines, open_lines
+from app.bootstrap import Services
+from app.config import Settings
+from app.errors import Fault, InvalidInput
+from app.series_batch import SeriesBatch
+from app.services.prediction import BatchVerdicts
+
+_MB = 2**20
+
+
+def router(services: Services) -> APIRouter:
+    """The route that detects without a model."""
+    routes = APIRouter(tags=["detection"])
+    settings = services.settings
+
+    @routes.post(
+        "/detect",
+        summary="Find the anomalies of one series or of many, without a stored model",
+        response_model=None,
+        responses=answer(Detection, "A verdict on each point.") | BULK_FITTING,
+        openapi_extra={
+            "parameters": [DETECTOR_PARAMETER, PARAMS_PARAMETER],
+            "requestBody": with_stream(request_body(FitRequest), formats.NDJSON, formats.ARROW),
+        },
+    )
+    async def detect(request: Request) -> Response:
+        defaults = lines.parse_defaults(request.query_params.multi_items())
+        content_type = request.headers.get("content-type")
+        if formats.names(formats.NDJSON, content_type):
+            pieces = await open_lines(request)
+            return StreamedAnswer(partial(_write_lines, settings, defaults, pieces), formats.NDJSON)
+        judge = _detect_rows if formats.names(formats.ARROW, content_type) else _detect_one
+        return await run_in_threadpool(judge, settings, defaults, await request.body())
+
+    return routes
+
+
+async def _write_lines(settings: Settings, defaults: lines.FitDefaults, pieces: lines.Pieces, spool: Spool) -> None:
+    limit_bytes = settings.max_body_mb * _MB
+    async for batch in batches_of_lines(pieces, limit_bytes, enough_lines=1, enough_bytes=1):
+        for line in batch:
+            spool.write(await run_in_threadpool(lines.detected, line, settings, defaults))
+
+
+def _detect_one(settings: Settings, defaults: lines.FitDefaults, body: bytes) -> Response:
+    faults: list[Fault] = []
+    fields = lines.with_defaults(bodies.parse_object(body, faults), defaults)
+    asked = bodies.parse_fit_fields(fields, settings, faults, varies=False)
+    content = answers.detection_fields(asked.detector.name, asked.detector.detect(asked.history, asked.params))
+    return Response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), media_type=formats.JSON)
+
+
+def _detect_rows(settings: Settings, defaults: lines.FitDefaults, body: bytes) -> Response:
+    batch, order = arrow.parse_rows(body, settings.max_points, [])
+    faults = batch.faults(settings.min_training_data_points, settings.max_points, varies=False)
+    judged = _detect_batch(batch, faults, defaults)
+    if order is not None:
+        judged = judged.take(np.argsort(order))
+    return Response(arrow.detection_stream(judged), media_type=formats.ARROW)
+
+
+def _detect_batch(batch: SeriesBatch, all_faults: list[list[Fault]], defaults: lines.FitDefaults) -> BatchVerdicts:
+    """Verdicts on each series of a batch; of one with faults, its status. Raises InvalidInput when it is alone."""
+    judged = BatchVerdicts.nothing(len(batch.values))
+    bounds = batch.offsets.tolist()
+    for place, ((_, series), faults) in enumerate(zip(batch, all_faults, strict=True)):
+        if faults and len(all_faults) == 1:
+            raise InvalidInput(faults)
+        if not faults:
+            judged.put(slice(*bounds[place : place + 2]), 0, defaults.detector.detect(series, defaults.params))
+    return judged

@@ -1,0 +1,273 @@
+"""What the detectors that are calibrated have in common: standard units, context, alarm budget, verdicts.
+
+A member of the family says what it expects of a point, and how far from that a point usually is. All else is done
+here, once: it works on values in standard units, and never sees an alarm budget.
+"""
+
+import math
+from abc import abstractmethod
+from itertools import pairwise
+from typing import ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import override
+
+from app.detectors import kinds
+from app.detectors.base import Detector, DetectorParams, State, Verdict, Verdicts
+from app.detectors.calibration import Calibration
+from app.detectors.judging import Assessment, CalibratedParams, Judge, find_gross, stretches_of, usual_interval_s
+from app.detectors.units import Unit
+from app.series import FloatArray, Series
+
+_FOLDS = 5
+_LEARNT = "model."
+_MOST_SET_ASIDE = 0.1
+_MOST_WINDOWS_SET_ASIDE = 0.3
+
+
+class CalibratedDetector(Detector):
+    """A detector whose alarms keep to a budget.
+
+    Subclasses give `learn`, `assess` and `points_of_context`, all of them on standard units and pure, and
+    `assess_left_out` and `assess_in_view` where there is a better way than to learn without a part and to assess it.
+    """
+
+    __slots__ = ("_judge", "_learnt", "_past", "_state")
+
+    Params: ClassVar[type[DetectorParams]] = CalibratedParams
+    is_sided: ClassVar[bool] = True
+    """Whether the deviation of a point is one of its value, and so has a side."""
+    expects_time: ClassVar[bool] = False
+    """Whether what is expected depends on the time."""
+
+    def __init__(self, state: State, params: DetectorParams) -> None:
+        assert isinstance(params, CalibratedParams)
+        self._state = state
+        self._learnt = {name[len(_LEARNT) :]: array for name, array in state.items() if name.startswith(_LEARNT)}
+        unit = Unit(float(state["center"]), float(state["spread"]))
+        self._past = unit.series(Series(state["context_timestamps_s"], state["context_values"]))
+        calibration = Calibration(state["below"], state["above"], is_sided=self.is_sided)
+        rate = params.rate(float(state["interval_s"]))
+        self._judge = self._make_judge(params, unit, calibration, rate, int(state["longest_run"]))
+
+    # ---- what a member of the family says ------------------------------------------------------------------
+
+    @staticmethod
+    @abstractmethod
+    def learn(history: Series, params: DetectorParams) -> State:
+        """What is to be known of a history of one point or more."""
+
+    @staticmethod
+    @abstractmethod
+    def points_of_context(learnt: State) -> int:
+        """How many points before it are needed to assess a point."""
+
+    @staticmethod
+    @abstractmethod
+    def assess(learnt: State, stretch: Series) -> Assessment:
+        """What is expected of the points of a stretch, but for the first `points_of_context`: they have too few before.
+
+        Each is judged by itself and the points before it, to the same bit whatever else is in the stretch.
+        """
+
+    @classmethod
+    def assess_left_out(cls, history: Series, params: DetectorParams) -> Assessment:
+        """What is expected of each point of a history by what is learnt from the others, index-aligned.
+
+        Here: five stretches in turn, each assessed by what is learnt from the other four.
+        """
+        n = len(history)
+        result = Assessment.unknown(n)
+        edges = np.linspace(0, n, min(_FOLDS, n) + 1).astype(int).tolist()
+        for start, end in pairwise(edges):
+            rest = np.r_[0:start, end:n]
+            if not len(rest):
+                continue
+            learnt = cls.learn(Series(history.timestamps_s[rest], history.values[rest]), params)
+            context = cls.points_of_context(learnt)
+            first = max(start - context, 0)
+            stretch = Series(history.timestamps_s[first:end], history.values[first:end])
+            if len(stretch) > context:
+                assessed = cls.assess(learnt, stretch)
+                result.expected[first + context : end] = assessed.expected
+                result.scale[first + context : end] = assessed.scale
+        return result
+
+    @classmethod
+    def study(cls, history: Series, params: DetectorParams) -> tuple[State, Assessment]:
+        """What `learn` and `assess_left_out` give, for detectors that find both at once."""
+        return cls.learn(history, params), cls.assess_left_out(history, params)
+
+    @classmethod
+    def assess_in_view(cls, series: Series, params: DetectorParams) -> Assessment:
+        """As `assess_left_out`, where the points after a point may also tell what was to be expected of it."""
+        return cls.assess_left_out(series, params)
+
+    # ---- the contract --------------------------------------------------------------------------------------
+
+    @override
+    @classmethod
+    def fit(cls, history: Series, params: DetectorParams) -> Self:
+        unit = Unit.of(history.values)
+        standard = unit.series(history)
+        learnt, assessed = cls.study(standard, params)
+        set_aside = cls._find_gross(standard, assessed)
+        if set_aside.any():
+            standard = cls._mended(standard, assessed, set_aside)
+            learnt, assessed = cls.study(standard, params)
+        calibration = cls._calibration(standard, assessed, set_aside)
+        kept = cls.points_of_context(learnt) + kinds.PAST_POINTS
+        state = {f"{_LEARNT}{name}": array for name, array in learnt.items()} | {
+            "center": np.array(unit.center),
+            "spread": np.array(unit.spread),
+            "interval_s": np.array(usual_interval_s(history.timestamps_s)),
+            "longest_run": np.array(float(kinds.longest_run(history.values))),
+            "below": calibration.below,
+            "above": calibration.above,
+            "context_timestamps_s": history.timestamps_s[-kept:],
+            "context_values": history.values[-kept:],
+            "set_aside": stretches_of(set_aside, history.timestamps_s),
+        }
+        return cls(state, params)
+
+    @override
+    @classmethod
+    def load(cls, state: State, params: DetectorParams) -> Self:
+        return cls(state, params)
+
+    @override
+    @classmethod
+    def detect(cls, series: Series, params: DetectorParams) -> Verdicts:
+        assert isinstance(params, CalibratedParams)
+        unit = Unit.of(series.values)
+        standard = unit.series(series)
+        assessed = cls.assess_in_view(standard, params)
+        set_aside = cls._find_gross(standard, assessed)
+        normal, of_normal = standard, assessed
+        if set_aside.any():
+            normal = cls._mended(standard, assessed, set_aside)
+            of_normal = cls.assess_in_view(normal, params)
+        calibration = cls._calibration(normal, of_normal, set_aside)
+        rate = params.rate(usual_interval_s(series.timestamps_s))
+        judge = cls._make_judge(params, unit, calibration, rate, kinds.longest_run(series.values))
+        verdicts = judge.verdicts(series.values, standard.values, assessed)
+        judge.name_kinds(verdicts, standard.values, assessed)
+        return verdicts
+
+    @property
+    @override
+    def params(self) -> CalibratedParams:
+        return self._judge.params
+
+    @property
+    @override
+    def state(self) -> State:
+        return self._state
+
+    @property
+    @override
+    def context_points(self) -> int:
+        return self.points_of_context(self._learnt) + kinds.PAST_POINTS
+
+    @property
+    @override
+    def interval_s(self) -> float:
+        return float(self._state["interval_s"])
+
+    @property
+    def set_aside(self) -> FloatArray:
+        """The stretches of the history that it was not fitted to: shape (k, 2), first and last Unix second of each."""
+        return self._state["set_aside"]
+
+    @override
+    def score(self, points: Series, context: Series | None = None, false_alarm_rate: float | None = None) -> Verdicts:
+        order = None
+        if np.any(np.diff(points.timestamps_s) < 0):
+            order = np.argsort(points.timestamps_s, kind="stable")
+            points = Series(points.timestamps_s[order], points.values[order])
+        judge = self._judge if false_alarm_rate is None else self._judge.at(false_alarm_rate)
+        past = self._past_of(context)
+        standard = judge.unit.standard(points.values)
+        stretch = Series(
+            np.concatenate((past.timestamps_s, points.timestamps_s)), np.concatenate((past.values, standard))
+        )
+        n = len(points)
+        verdicts = judge.verdicts(points.values, standard, self._assess_last(stretch, n))
+        if verdicts.is_anomaly.any():
+            n = min(n + kinds.PAST_POINTS, len(stretch))
+            judge.name_kinds(verdicts, stretch.values[len(stretch) - n :], self._assess_last(stretch, n))
+        return verdicts if order is None else verdicts.take(np.argsort(order))
+
+    @override
+    def score_one(
+        self, timestamp_s: float, value: float, context: Series | None = None, false_alarm_rate: float | None = None
+    ) -> Verdict:
+        judge = self._judge if false_alarm_rate is None else self._judge.at(false_alarm_rate)
+        past = self._past_of(context)
+        first = len(past) - self.points_of_context(self._learnt)
+        if first >= 0:
+            standard = judge.unit.standard_one(value)
+            stretch = Series(
+                np.append(past.timestamps_s[first:], timestamp_s), np.append(past.values[first:], standard)
+            )
+            assessed = self.assess(self._learnt, stretch)
+            expected = assessed.expected.item()
+            if not math.isnan(expected):
+                verdict = judge.verdict(value, standard, expected, assessed.scale.item())
+                if not verdict.is_anomaly:
+                    return verdict
+        return self.score(Series(np.array([timestamp_s]), np.array([value])), context, false_alarm_rate).first()
+
+    # ---- how -----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def _mended(cls, standard: Series, assessed: Assessment, set_aside: NDArray[np.bool_]) -> Series:
+        """The series with what was expected in place of what is set aside, or with a line where that is no help."""
+        values = standard.values.copy()
+        if cls.is_sided:
+            values[set_aside] = assessed.expected[set_aside]
+        else:
+            good = np.flatnonzero(~set_aside)
+            values[set_aside] = np.interp(np.flatnonzero(set_aside), good, values[good])
+        return Series(standard.timestamps_s, values)
+
+    @classmethod
+    def _find_gross(cls, standard: Series, assessed: Assessment) -> NDArray[np.bool_]:
+        most = _MOST_SET_ASIDE if cls.is_sided else _MOST_WINDOWS_SET_ASIDE
+        return find_gross(assessed.deviations(standard.values), most)
+
+    @classmethod
+    def _calibration(cls, standard: Series, assessed: Assessment, set_aside: NDArray[np.bool_]) -> Calibration:
+        """By the deviations of the points that are not set aside."""
+        deviations = assessed.deviations(standard.values)
+        normal = deviations[np.isfinite(deviations) & ~set_aside]
+        return Calibration.of(normal if len(normal) else np.zeros(1), is_sided=cls.is_sided)
+
+    @classmethod
+    def _make_judge(
+        cls, params: CalibratedParams, unit: Unit, calibration: Calibration, rate: float, longest_run: int
+    ) -> Judge:
+        thresholds = calibration.thresholds(rate, params.direction)
+        return Judge(params, unit, calibration, thresholds, longest_run, cls.is_sided, cls.expects_time)
+
+    def _past_of(self, context: Series | None) -> Series:
+        """The points before those to judge, in standard units."""
+        return self._past if context is None else self._judge.unit.series(_last(context, self.context_points))
+
+    def _assess_last(self, stretch: Series, n: int) -> Assessment:
+        """What is expected of the last n points of a stretch; unknown of those that have too few before them."""
+        needed = self.points_of_context(self._learnt)
+        unknown = max(needed + n - len(stretch), 0)
+        if unknown >= n:
+            return Assessment.unknown(n)
+        assessed = self.assess(self._learnt, _last(stretch, needed + n))
+        if not unknown:
+            return assessed
+        nothing = Assessment.unknown(unknown)
+        return Assessment(*(np.concatenate(pair) for pair in zip(nothing, assessed, strict=True)))
+
+
+def _last(series: Series, n: int) -> Series:
+    first = max(len(series) - n, 0)
+    return Series(series.timestamps_s[first:], series.values[first:])

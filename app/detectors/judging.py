@@ -1,0 +1,217 @@
+"""Judging: from what was expected of points, and how far off they are, to verdicts that keep to an alarm budget."""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from app.detectors import bands, kinds
+from app.detectors.base import KINDS, DetectorParams, Verdict, Verdicts
+from app.detectors.calibration import Calibration
+from app.detectors.units import Unit
+from app.series import FloatArray
+
+DEFAULT_FALSE_ALARM_RATE = 0.001
+HIGHEST_RATE = 0.5
+WEEK_S = 604_800.0
+
+_SMALLEST_RATE = 1e-12
+_SMALLEST_THRESHOLD = 1e-9
+_GROSS_FACTOR = 1.5
+_BODY = (0.5, 0.1)
+"""The share of the largest deviations whose median tells how the tail goes on; the second where most are equal."""
+_FEWEST_TO_SET_ASIDE = 20
+_FEWEST_STRETCHES = 5
+_POINTS_A_STRETCH = 200
+
+
+class CalibratedParams(DetectorParams):
+    """Parameters of every calibrated detector."""
+
+    false_alarm_rate: float | None = Field(
+        None, ge=1e-9, le=HIGHEST_RATE, description="Share of normal points that may be flagged; 0.001 by default."
+    )
+    max_false_alarms_per_week: float | None = Field(
+        None, gt=0, le=1e9, description="The same as a number a week, by the usual interval between points."
+    )
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Of whatever is drawn at random.")
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether a number of false alarms is given."""
+        return self.false_alarm_rate is not None or self.max_false_alarms_per_week is not None
+
+    def rate(self, interval_s: float) -> float:
+        """The false alarm rate that is asked for, of points that are this many seconds apart."""
+        if self.max_false_alarms_per_week is not None:
+            return rate_of_weekly(self.max_false_alarms_per_week, interval_s)
+        return DEFAULT_FALSE_ALARM_RATE if self.false_alarm_rate is None else self.false_alarm_rate
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        if self.false_alarm_rate is not None and self.max_false_alarms_per_week is not None:
+            raise ValueError("give false_alarm_rate or max_false_alarms_per_week, not both")
+        return self
+
+
+class Assessment(NamedTuple):
+    """What is expected of n points, in standard units.
+
+    expected: shape (n,); NaN where too little is known to expect anything.
+    scale: shape (n,), above 0: how far from `expected` a point may be for a deviation of 1.
+    """
+
+    expected: FloatArray
+    scale: FloatArray
+
+    def deviations(self, values: FloatArray) -> FloatArray:
+        """How far the values are from what was expected, signed; NaN where nothing was."""
+        return (values - self.expected) / self.scale
+
+    @classmethod
+    def of_distances(cls, values: FloatArray, expected: FloatArray, distances: FloatArray) -> Self:
+        """For detectors that judge a stretch, and not the value alone: deviations are the `distances`, at least 0.
+
+        The band around `expected` is as wide as makes the deviation of the value that distance. A value that is just
+        as expected has no width to tell, so it is taken to be a hair's breadth off.
+        """
+        off = values - expected
+        hair = np.maximum(np.abs(values), 1.0) * 1e-12
+        expected = np.where(np.abs(off) < hair, values - np.copysign(hair, off), expected)
+        return cls(expected, np.abs(values - expected) / np.maximum(distances, 1e-12))
+
+    @classmethod
+    def unknown(cls, n: int) -> Self:
+        """Nothing is expected of any of n points."""
+        return cls(np.full(n, np.nan), np.ones(n))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judge:
+    """What turns assessments into verdicts.
+
+    thresholds: deviations below and above that are anomalies. longest_run: of equal values in the history.
+    is_sided: whether a deviation is one of the value, and so has a side. expects_time: whether expectations depend on
+    the time.
+    """
+
+    params: CalibratedParams
+    unit: Unit
+    calibration: Calibration
+    thresholds: bands.Pair
+    longest_run: int
+    is_sided: bool
+    expects_time: bool
+
+    def at(self, false_alarm_rate: float) -> "Judge":
+        """The same with another budget."""
+        thresholds = self.calibration.thresholds(false_alarm_rate, self.params.direction)
+        return Judge(
+            self.params,
+            self.unit,
+            self.calibration,
+            thresholds,
+            self.longest_run,
+            self.is_sided,
+            self.expects_time,
+        )
+
+    def verdicts(self, values: FloatArray, standard: FloatArray, assessed: Assessment) -> Verdicts:
+        """Verdicts on n values, which are `standard` in standard units; their kinds are left open. All shapes (n,)."""
+        deviations = assessed.deviations(standard)
+        is_unknown = np.isnan(deviations)
+        p_values = self.calibration.p_values(np.where(is_unknown, 0.0, deviations), self.params.direction)
+        p_values[is_unknown] = 1.0
+        with np.errstate(over="ignore"):
+            expected = self.unit.center + self.unit.spread * np.where(is_unknown, 0.0, assessed.expected)
+            expected = np.clip(expected, -bands.LARGEST, bands.LARGEST)
+            scale = np.where(is_unknown, np.inf, assessed.scale * self.unit.spread)
+            widths = (
+                self._width(expected, scale, self.thresholds[0]),
+                self._width(expected, scale, self.thresholds[1]),
+            )
+        return bands.verdicts(values, expected, widths, p_values)
+
+    def verdict(self, value: float, standard: float, expected: float, scale: float) -> Verdict:
+        """To the bit as `verdicts`, for one value of which something is expected."""
+        p_value = self.calibration.p_value((standard - expected) / scale, self.params.direction)
+        expected = min(max(self.unit.center + self.unit.spread * expected, -bands.LARGEST), bands.LARGEST)
+        scale *= self.unit.spread
+        params = self.params
+        least = max(params.min_dev_from_expected, params.min_rel_dev_from_expected * abs(expected), bands.SMALLEST)
+        below, above = (
+            math.inf if threshold == math.inf else max(max(threshold, _SMALLEST_THRESHOLD) * scale, least)
+            for threshold in self.thresholds
+        )
+        return bands.verdict(value, expected, (below, above), p_value)
+
+    def name_kinds(self, verdicts: Verdicts, standard: FloatArray, assessed: Assessment) -> None:
+        """Say of each anomaly of n verdicts what kind it is.
+
+        standard, assessed: of these n points and of those before them that their kinds may depend on.
+        """
+        moments = kinds.Moments(
+            values=standard,
+            expected=assessed.expected,
+            deviations=assessed.deviations(standard),
+            thresholds=self.thresholds,
+            longest_run=self.longest_run,
+            is_sided=self.is_sided,
+            expects_time=self.expects_time,
+        )
+        before = len(standard) - len(verdicts.score)
+        for index in np.flatnonzero(verdicts.is_anomaly).tolist():
+            verdicts.kind[index] = KINDS.index(moments.kind_of(before + index))
+
+    def _width(self, expected: FloatArray, scale: FloatArray, threshold: float) -> FloatArray:
+        """How far the values of one side may be from what is expected of them."""
+        if threshold == np.inf:
+            return np.full(len(expected), np.inf)
+        params = self.params
+        least = np.maximum(params.min_dev_from_expected, params.min_rel_dev_from_expected * np.abs(expected))
+        width: FloatArray = np.maximum(max(threshold, _SMALLEST_THRESHOLD) * scale, np.maximum(least, bands.SMALLEST))
+        return width
+
+
+def rate_of_weekly(alarms: float, interval_s: float) -> float:
+    """The false alarm rate that a number of them a week is, for points this many seconds apart."""
+    return min(max(alarms * interval_s / WEEK_S, _SMALLEST_RATE), HIGHEST_RATE)
+
+
+def usual_interval_s(timestamps_s: FloatArray) -> float:
+    """The median of the seconds between two points; NaN for one point."""
+    return float(np.median(np.diff(timestamps_s))) if len(timestamps_s) > 1 else np.nan
+
+
+def find_gross(deviations: FloatArray, most: float) -> NDArray[np.bool_]:
+    """Which points are so far off that they cannot be normal: shape (n,), at most the share `most` of them.
+
+    The third quarter of the deviations tells how the tail goes on, were it exponential; anomalies hardly move it. Half
+    as far again as the largest normal deviation would be once in a hundred such histories is too far. Too many points,
+    or too many separate stretches of them, are what is normal.
+    """
+    nothing = np.zeros(len(deviations), dtype=np.bool_)
+    distances = np.abs(deviations)
+    known = distances[np.isfinite(distances)]
+    if len(known) < _FEWEST_TO_SET_ASIDE:
+        return nothing
+    for share in _BODY:
+        beginning, middle = np.quantile(known, (1.0 - share, 1.0 - share / 2))
+        if middle > beginning:
+            break
+    else:
+        return nothing
+    limit = beginning + _GROSS_FACTOR * (middle - beginning) / np.log(2.0) * np.log(share * len(known) * 100.0)
+    is_gross = np.where(np.isfinite(distances), distances, 0.0) > limit
+    stretches = np.count_nonzero(np.diff(is_gross.astype(np.int8)) == 1) + int(is_gross[0])
+    is_few = stretches <= max(_FEWEST_STRETCHES, len(known) // _POINTS_A_STRETCH)
+    return is_gross if is_few and np.count_nonzero(is_gross) <= most * len(known) else nothing
+
+
+def stretches_of(chosen: NDArray[np.bool_], timestamps_s: FloatArray) -> FloatArray:
+    """The stretches of neighbouring chosen points: shape (k, 2), the first and the last Unix second of each."""
+    edges = np.diff(np.concatenate(([False], chosen, [False])).astype(np.int8))
+    return np.column_stack((timestamps_s[edges[:-1] == 1], timestamps_s[edges[1:] == -1]))

@@ -1,0 +1,236 @@
+"""Distances between the windows of two series: the joins behind `subsequence_knn`, compiled by numba.
+
+Values come rounded to a grid (`on_grid`), so that all sums of products of a window are integers which float64 holds
+exactly. Running sums then give the same bits as sums of their own, so a window judged alone has the distance that it
+has in a join of thousands; and nothing is lost by cancellation.
+
+Running dot products along diagonals: C.-C. M. Yeh and others, Matrix Profile I, ICDM 2016 (STOMP, Y. Zhu and others,
+Matrix Profile II, ICDM 2016). Cost: O(na * nb) time for na and nb windows, whatever their length; O(na + nb) memory.
+"""
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from app.series import FloatArray
+
+GRID = 1024.0
+_FARTHEST = 1024.0
+FAR = 1e300
+
+Integers = NDArray[np.int64]
+
+
+def on_grid(values: FloatArray) -> FloatArray:
+    """Values in standard units, as integers of 1/1024 spread each, at most 1024 spreads from 0.
+
+    Products of two have 40 bits, so that 4,096 of them add up within the 53 bits of a float64.
+    """
+    return np.rint(np.clip(values, -_FARTHEST, _FARTHEST) * GRID)
+
+
+@numba.njit(cache=True, nogil=True)
+def moments(x: FloatArray, m: int) -> FloatArray:
+    """Mean and variance of each window of m points, in spreads: shape (2, n - m + 1)."""
+    n = x.size - m + 1
+    out = np.empty((2, n))
+    total = 0.0
+    squares = 0.0
+    for t in range(m - 1):
+        total += x[t]
+        squares += x[t] * x[t]
+    for i in range(n):
+        total += x[i + m - 1]
+        squares += x[i + m - 1] * x[i + m - 1]
+        mean = total / m
+        out[0, i] = mean / GRID
+        out[1, i] = max((squares - total * mean) / m, 0.0) / (GRID * GRID)
+        total -= x[i]
+        squares -= x[i] * x[i]
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _update(dots: FloatArray, heads: FloatArray, tails: FloatArray, head: float, tail: float) -> None:
+    for j in range(dots.size):
+        dots[j] += head * heads[j] - tail * tails[j]
+
+
+@numba.njit(cache=True, nogil=True)
+def _add(dots: FloatArray, factor: float, values: FloatArray) -> None:
+    for j in range(dots.size):
+        dots[j] += factor * values[j]
+
+
+@numba.njit(cache=True, nogil=True)
+def _distances(
+    dots: FloatArray,
+    mean: float,
+    own: float,
+    weight: float,
+    mean_b: FloatArray,
+    own_b: FloatArray,
+    weight_b: FloatArray,
+    level: float,
+    share: float,
+    out: FloatArray,
+) -> None:
+    """Squared distances of one window to many, a point: of shapes, weighted, and a share of that of levels."""
+    for j in range(out.size):
+        product = dots[j] * share - mean * mean_b[j]
+        off = mean - mean_b[j]
+        out[j] = max(own + own_b[j] - 2.0 * weight * weight_b[j] * product + level * off * off, 0.0)
+
+
+@numba.njit(cache=True, nogil=True)
+def _nearest(bits: Integers, block: int, distances: Integers, places: Integers) -> None:
+    """The smallest of each block of distances, and of these the k smallest: how far and where, nearest first.
+
+    Takes floats by their bits, whose order is the same for those that are not negative, since that is vectorised.
+    """
+    k = places.size
+    distances[:] = np.int64(2**63 - 1)
+    places[:] = -1
+    for start in range(0, bits.size, block):
+        part = bits[start : start + block]
+        least = np.int64(2**63 - 1)
+        for j in range(part.size):
+            least = min(least, part[j])
+        if least < distances[k - 1]:
+            p = k - 1
+            while p > 0 and distances[p - 1] > least:
+                distances[p] = distances[p - 1]
+                places[p] = places[p - 1]
+                p -= 1
+            distances[p] = least
+            places[p] = start
+    for p in range(k):
+        if places[p] >= 0:
+            while bits[places[p]] != distances[p]:
+                places[p] += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def join(
+    a: FloatArray,
+    b: FloatArray,
+    m: int,
+    block: int,
+    k: int,
+    skip_from: Integers,
+    skip_to: Integers,
+    mean_a: FloatArray,
+    own_a: FloatArray,
+    weight_a: FloatArray,
+    mean_b: FloatArray,
+    own_b: FloatArray,
+    weight_b: FloatArray,
+    levels: FloatArray,
+) -> tuple[FloatArray, Integers]:
+    """The k nearest windows in b of each window of m points in a, one from each block of windows.
+
+    a, b: on the grid. mean: shape (windows,); own, weight: shape (metrics, windows), see `metrics_of`; levels: shape
+    (metrics,). Window i of a is not compared with windows skip_from[i] to skip_to[i] - 1 of b, which it overlaps.
+    Gives squared distances, shape (metrics, windows, k), and places in b, -1 where there are fewer than k blocks.
+    """
+    na = a.size - m + 1
+    nb = b.size - m + 1
+    count = levels.size
+    share = 1.0 / (m * GRID * GRID)
+    diagonals = np.zeros(na + nb)
+    for t in range(m):
+        _add(diagonals[na - 1 : na - 1 + nb], a[t], b[t : t + nb])
+    distances = np.full((count, na, k), np.nan)
+    places = np.full((count, na, k), -1)
+    row = np.empty(nb)
+    bits = row.view(np.int64)
+    near = np.empty(k, np.int64)
+    where = np.empty(k, np.int64)
+    for i in range(na):
+        first = na - 1 - i
+        dots = diagonals[first : first + nb]
+        if i > 0:
+            total = 0.0
+            for t in range(m):
+                total += a[i + t] * b[t]
+            dots[0] = total
+            _update(dots[1:], b[m : m + nb - 1], b[: nb - 1], a[i + m - 1], a[i - 1])
+        for metric in range(count):
+            _distances(
+                dots,
+                mean_a[i],
+                own_a[metric, i],
+                weight_a[metric, i],
+                mean_b,
+                own_b[metric],
+                weight_b[metric],
+                levels[metric],
+                share,
+                row,
+            )
+            row[skip_from[i] : skip_to[i]] = FAR
+            _nearest(bits, block, near, where)
+            for p in range(k):
+                if where[p] >= 0 and row[where[p]] < FAR:
+                    distances[metric, i, p] = row[where[p]]
+                    places[metric, i, p] = where[p]
+    return distances, places
+
+
+@numba.njit(cache=True, nogil=True)
+def join_last(
+    a: FloatArray,
+    b: FloatArray,
+    lengths: Integers,
+    block: int,
+    k: int,
+    mean_a: FloatArray,
+    own_a: FloatArray,
+    weight_a: FloatArray,
+    mean_b: FloatArray,
+    own_b: FloatArray,
+    weight_b: FloatArray,
+    levels: FloatArray,
+) -> tuple[FloatArray, Integers]:
+    """To the bit as `join`, for the last window of a alone, of several lengths at once, rising.
+
+    mean_a: shape (lengths,); own_a, weight_a: shape (lengths, metrics); mean_b: shape (lengths, len(b)), own_b and
+    weight_b: shape (lengths, metrics, len(b)), of the windows by where they begin. A longer window ends with the
+    shorter one, so its products are too. Gives shapes (lengths, metrics, k).
+    """
+    n = b.size
+    count = levels.size
+    distances = np.full((lengths.size, count, k), np.nan)
+    places = np.full((lengths.size, count, k), -1)
+    dots = np.zeros(n)
+    row = np.empty(n)
+    near = np.empty(k, np.int64)
+    where = np.empty(k, np.int64)
+    done = 0
+    for at in range(lengths.size):
+        m = lengths[at]
+        while done < m:
+            _add(dots[done:], a[a.size - 1 - done], b[: n - done])
+            done += 1
+        windows = n - m + 1
+        share = 1.0 / (m * GRID * GRID)
+        for metric in range(count):
+            part = row[:windows]
+            _distances(
+                dots[m - 1 :],
+                mean_a[at],
+                own_a[at, metric],
+                weight_a[at, metric],
+                mean_b[at, :windows],
+                own_b[at, metric, :windows],
+                weight_b[at, metric, :windows],
+                levels[metric],
+                share,
+                part,
+            )
+            _nearest(part.view(np.int64), block, near, where)
+            for p in range(k):
+                if where[p] >= 0 and part[where[p]] < FAR:
+                    distances[at, metric, p] = part[where[p]]
+                    places[at, metric, p] = where[p]
+    return distances, places

@@ -1,0 +1,42 @@
+"""Median and median absolute deviation: the baseline that anomalies in its training data do not move."""
+
+from typing import ClassVar
+
+import numpy as np
+from typing_extensions import override
+
+from app.detectors.base import DetectorParams, State
+from app.detectors.calibrated import CalibratedDetector
+from app.detectors.judging import Assessment
+from app.series import Series
+
+
+class RobustZ(CalibratedDetector):
+    """An anomaly lies further from the median than normal points do, in units of the median absolute deviation.
+
+    Source: P. J. Rousseeuw, C. Croux, Alternatives to the Median Absolute Deviation, JASA 88, 1993; B. Iglewicz,
+    D. C. Hoaglin, How to Detect and Handle Outliers, 1993 (the modified z-score).
+    Cost: O(n log n) to fit, O(1) a point, 1 kB of state. Finds: spikes, dips and level shifts of a series that is
+    stationary, also when up to half of its training data are anomalies. Misses: everything that stays within the
+    overall range, such as a wrong season or a flatline.
+    """
+
+    __slots__ = ()
+
+    name: ClassVar[str] = "robust_z"
+
+    @override
+    @staticmethod
+    def learn(history: Series, params: DetectorParams) -> State:
+        return {"median": np.array(np.median(history.values))}
+
+    @override
+    @staticmethod
+    def points_of_context(learnt: State) -> int:
+        return 0
+
+    @override
+    @staticmethod
+    def assess(learnt: State, stretch: Series) -> Assessment:
+        n = len(stretch)
+        return Assessment(np.full(n, float(learnt["median"])), np.ones(n))
