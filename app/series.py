@@ -43,6 +43,15 @@ class Series:
     def __len__(self) -> int:
         return len(self.values)
 
+    def first(self, n: int) -> "Series":
+        """The first n points."""
+        return Series(self.timestamps_s[:n], self.values[:n])
+
+    def last(self, n: int) -> "Series":
+        """The last n points, or all of them."""
+        start = max(len(self) - n, 0)
+        return Series(self.timestamps_s[start:], self.values[start:])
+
 
 class Point(NamedTuple):
     """One point to judge."""

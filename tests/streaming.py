@@ -16,6 +16,16 @@ ARROW = "application/vnd.apache.arrow.stream"
 PARQUET = "application/vnd.apache.parquet"
 AS_ARROW = {"Content-Type": ARROW}
 HISTORY = {"timestamps": [1, 2, 3, 4], "values": [10.0, 10.5, 9.5, 10.0]}
+PARAMS: Mapping[str, object] = {
+    "k": 3.0,
+    "direction": "both",
+    "false_alarm_rate": None,
+    "max_false_alarms_per_week": None,
+    "min_dev_from_expected": 0.0,
+    "min_rel_dev_from_expected": 0.0,
+    "seed": 0,
+}
+"""The parameters of a version where a fit names none."""
 NUMBERS = ("score", "expected", "lower", "upper", "severity", "p_value")
 VERDICT = ("anomaly", *NUMBERS, "kind")
 KIND = pa.dictionary(pa.int8(), pa.string())

@@ -21,11 +21,11 @@ from app.detectors.mean_std import MeanStd
 from app.main import create_app
 from app.series import Series
 from tests.servers import Tidemark
+from tests.streaming import PARAMS, VERDICT
 
 FOUR_POINTS = {"timestamps": [1705000000, 1705000001, 1705000002, 1705000003], "values": [10.0, 10.5, 9.5, 10.0]}
 OTHER_POINTS = {"timestamps": [1705000000, 1705000001, 1705000002], "values": [100.0, 105.0, 95.0]}
 A_POINT = {"timestamp": "1705000010", "value": 13.0}
-COLUMNS = ("anomaly", "score", "expected", "lower", "upper", "severity", "p_value", "kind")
 
 
 def fit(client: httpx.Client, series_id: str, body: object = FOUR_POINTS, **headers: str) -> dict[str, Any]:
@@ -178,11 +178,11 @@ def test_many_points_are_judged_bit_for_bit_like_each_alone(client: httpx.Client
     timestamps = [1705000000 + i for i in range(len(values))]
     bulk = predict(client, series_id, {"timestamps": timestamps, "values": values})
     assert bulk["model_version"] == "1"
-    assert {len(bulk[name]) for name in COLUMNS} == {len(values)}
+    assert {len(bulk[name]) for name in VERDICT} == {len(values)}
     for i, (timestamp, value) in enumerate(zip(timestamps, values, strict=True)):
         alone = predict(client, series_id, {"timestamp": timestamp, "value": value})
         # JSON carries a float in as many digits as it takes to tell it from all others.
-        assert json.dumps([alone[name] for name in COLUMNS]) == json.dumps([bulk[name][i] for name in COLUMNS])
+        assert json.dumps([alone[name] for name in VERDICT]) == json.dumps([bulk[name][i] for name in VERDICT])
 
 
 def test_a_hundred_thousand_points_are_judged_at_once(client: httpx.Client, series_id: str) -> None:
@@ -210,15 +210,7 @@ def test_k_is_taken_and_kept_with_the_version(client: httpx.Client, series_id: s
     fit(client, series_id, FOUR_POINTS | {"detector": "mean_std", "params": {"k": 10}})
     assert predict(client, series_id)["anomaly"] is False
     version = client.get(f"/series/{series_id}/versions/1").json()
-    assert version["params"] == {
-        "k": 10.0,
-        "direction": "both",
-        "false_alarm_rate": None,
-        "max_false_alarms_per_week": None,
-        "min_dev_from_expected": 0.0,
-        "min_rel_dev_from_expected": 0.0,
-        "seed": 0,
-    }
+    assert version["params"] == {**PARAMS, "k": 10.0}
 
 
 def test_null_stands_for_the_default_detector_and_parameters(client: httpx.Client, series_id: str) -> None:

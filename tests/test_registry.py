@@ -27,6 +27,7 @@ from app.series import Series
 from app.versions import LATEST, Version
 from tests.crashing import history
 from tests.servers import REPOSITORY, Tidemark
+from tests.streaming import PARAMS
 
 ANY = Precondition()
 BODY = {"timestamps": [1, 2, 3, 4], "values": [10.0, 10.5, 9.5, 10.0]}
@@ -99,7 +100,7 @@ def test_a_version_carries_all_of_its_provenance(services: Services) -> None:
     made = services.training.fit("s", history(3), MeanStd, MeanStdParams(k=2.5, direction="above"))
     read = services.registry.catalog.get_version("s", 1)
     assert read == made
-    assert read.params == {"k": 2.5, "direction": "above"}
+    assert read.params == {**PARAMS, "k": 2.5, "direction": "above"}
     assert (read.points, read.first_timestamp_s, read.last_timestamp_s) == (50, 0.0, 49.0)
     assert set(read.libraries) == {"tidemark", "python", "numpy"}
     assert read.created_at.tzinfo is not None

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.servers import Tidemark
+from tests.streaming import PARAMS
 
 A_POINT = {"timestamp": "1705000010", "value": 13.0}
 
@@ -107,7 +108,7 @@ def test_a_version_tells_all_its_provenance(client: httpx.Client, series_id: str
         "series_id": series_id,
         "version": "1",
         "detector": "mean_std",
-        "params": {"k": 2.0, "direction": "both"},
+        "params": {**PARAMS, "k": 2.0},
         "points": 3,
         "first_timestamp": "2024-01-11T19:06:40Z",
         "last_timestamp": "2024-01-11T19:06:43Z",

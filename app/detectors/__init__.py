@@ -16,6 +16,15 @@ DETECTORS: Mapping[str, str] = {
     "robust_z": "app.detectors.robust_z:RobustZ",
     "ewma": "app.detectors.ewma:Ewma",
     "seasonal": "app.detectors.seasonal:Seasonal",
+    "autoregressive": "app.detectors.autoregressive:Autoregressive",
+    "changepoint": "app.detectors.changepoint:Changepoint",
+    "spectral_residual": "app.detectors.spectral_residual:SpectralResidual",
+    "sub_pca": "app.detectors.sub_pca:SubPca",
+    "kmeans_windows": "app.detectors.kmeans_windows:KMeansWindows",
+    "isolation_forest": "app.detectors.isolation_forest:IsolationForest",
+    "lof": "app.detectors.lof:Lof",
+    "ensemble": "app.detectors.ensemble:Ensemble",
+    "one_class_svm": "app.detectors.one_class_svm:OneClassSvm",
 }
 """Where each detector lives; imported when it is first used."""
 

@@ -5,7 +5,7 @@ the same verdicts, bit for bit, one at a time or in bulk. It never normalises ov
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal, NamedTuple, get_args
 
@@ -91,6 +91,24 @@ class Verdicts:
         """The verdicts at these indices."""
         return Verdicts(*(getattr(self, field.name)[indices] for field in fields(self)))
 
+    @classmethod
+    def joined(cls, parts: "Sequence[Verdicts]") -> "Verdicts":
+        """The verdicts of these parts, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        if not parts:
+            return cls.unknown(0)
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
+    @classmethod
+    def unknown(cls, n: int) -> "Verdicts":
+        """Those of n points of which nothing is known."""
+        expected, score, severity = np.zeros((3, n))
+        lower, upper = np.full(n, -np.inf), np.full(n, np.inf)
+        return cls(
+            expected, lower, upper, score, np.zeros(n, np.bool_), severity, np.ones(n), np.zeros(n, dtype=np.int8)
+        )
+
     def first(self) -> Verdict:
         """The verdict on the first point."""
         plain = {field.name: getattr(self, field.name).item(0) for field in fields(self)}
@@ -143,12 +161,19 @@ class Detector(ABC):
         """Seconds between two points of the history, typically; NaN when it is not known."""
 
     @abstractmethod
-    def score(self, points: Series, context: Series | None = None, false_alarm_rate: float | None = None) -> Verdicts:
+    def score(
+        self,
+        points: Series,
+        context: Series | None = None,
+        false_alarm_rate: float | None = None,
+        lookahead_points: int = 0,
+    ) -> Verdicts:
         """Verdicts on points, index-aligned; each is part of the context of those that come later in time.
 
         context: the points before the first, `context_points` or more, increasing in time; by default the end of
         the history. Points that have fewer before them get the verdict that nothing is known: score 0, open bounds.
         false_alarm_rate: the share of normal points that may be flagged, by default that of `params`.
+        lookahead_points: how many of the points after it a verdict may depend on, where there are as many.
         """
 
     @abstractmethod

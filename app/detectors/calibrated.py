@@ -6,6 +6,7 @@ here, once: it works on values in standard units, and never sees an alarm budget
 
 import math
 from abc import abstractmethod
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import ClassVar, Self
 
@@ -40,16 +41,15 @@ class CalibratedDetector(Detector):
     """Whether the deviation of a point is one of its value, and so has a side."""
     expects_time: ClassVar[bool] = False
     """Whether what is expected depends on the time."""
+    names_kinds: ClassVar[bool] = False
+    """Whether it says itself of what kind an anomaly is, by `own_kinds`."""
 
     def __init__(self, state: State, params: DetectorParams) -> None:
         assert isinstance(params, CalibratedParams)
         self._state = state
         self._learnt = {name[len(_LEARNT) :]: array for name, array in state.items() if name.startswith(_LEARNT)}
-        unit = Unit(float(state["center"]), float(state["spread"]))
-        self._past = unit.series(Series(state["context_timestamps_s"], state["context_values"]))
-        calibration = Calibration(state["below"], state["above"], is_sided=self.is_sided)
-        rate = params.rate(float(state["interval_s"]))
-        self._judge = self._make_judge(params, unit, calibration, rate, int(state["longest_run"]))
+        self._judge = self._judge_at(params, 0)
+        self._past = self._judge.unit.series(Series(state["context_timestamps_s"], state["context_values"]))
 
     # ---- what a member of the family says ------------------------------------------------------------------
 
@@ -70,6 +70,14 @@ class CalibratedDetector(Detector):
 
         Each is judged by itself and the points before it, to the same bit whatever else is in the stretch.
         """
+
+    @staticmethod
+    def own_kinds(learnt: State, stretch: Series) -> NDArray[np.int8]:
+        """Of what kind each point that `assess` assesses would be, were it an anomaly: indices into KINDS, pure too.
+
+        Asked of those that set `names_kinds` alone.
+        """
+        raise NotImplementedError
 
     @classmethod
     def assess_left_out(cls, history: Series, params: DetectorParams) -> Assessment:
@@ -100,6 +108,17 @@ class CalibratedDetector(Detector):
         return cls.learn(history, params), cls.assess_left_out(history, params)
 
     @classmethod
+    def study_later(cls, history: Series, params: DetectorParams) -> tuple[State, Mapping[int, Assessment]]:
+        """As `study`, with an assessment for each number of points after a point that may help to judge it, from 0."""
+        learnt, assessed = cls.study(history, params)
+        return learnt, {0: assessed}
+
+    @classmethod
+    def assess_later(cls, learnt: State, stretch: Series, lookahead_points: int) -> Assessment:
+        """As `assess`, without the last points: each with this many points after it in view, one of `study_later`."""
+        raise NotImplementedError(f"{cls.__name__} judges points when they come, not {lookahead_points} points later")
+
+    @classmethod
     def assess_in_view(cls, series: Series, params: DetectorParams) -> Assessment:
         """As `assess_left_out`, where the points after a point may also tell what was to be expected of it."""
         return cls.assess_left_out(series, params)
@@ -111,20 +130,21 @@ class CalibratedDetector(Detector):
     def fit(cls, history: Series, params: DetectorParams) -> Self:
         unit = Unit.of(history.values)
         standard = unit.series(history)
-        learnt, assessed = cls.study(standard, params)
-        set_aside = cls._find_gross(standard, assessed)
+        learnt, assessed = cls.study_later(standard, params)
+        set_aside = cls._find_gross(standard, assessed[0])
         if set_aside.any():
-            standard = cls._mended(standard, assessed, set_aside)
-            learnt, assessed = cls.study(standard, params)
-        calibration = cls._calibration(standard, assessed, set_aside)
+            standard = cls._mended(standard, assessed[0], set_aside)
+            learnt, assessed = cls.study_later(standard, params)
+        calibrations = [cls._calibration(standard, each, set_aside) for each in assessed.values()]
         kept = cls.points_of_context(learnt) + kinds.PAST_POINTS
         state = {f"{_LEARNT}{name}": array for name, array in learnt.items()} | {
             "center": np.array(unit.center),
             "spread": np.array(unit.spread),
             "interval_s": np.array(usual_interval_s(history.timestamps_s)),
             "longest_run": np.array(float(kinds.longest_run(history.values))),
-            "below": calibration.below,
-            "above": calibration.above,
+            "lookaheads": np.array(list(assessed), dtype=np.float64),
+            "below": np.stack([calibration.below for calibration in calibrations]),
+            "above": np.stack([calibration.above for calibration in calibrations]),
             "context_timestamps_s": history.timestamps_s[-kept:],
             "context_values": history.values[-kept:],
             "set_aside": stretches_of(set_aside, history.timestamps_s),
@@ -153,6 +173,8 @@ class CalibratedDetector(Detector):
         judge = cls._make_judge(params, unit, calibration, rate, kinds.longest_run(series.values))
         verdicts = judge.verdicts(series.values, standard.values, assessed)
         judge.name_kinds(verdicts, standard.values, assessed)
+        if cls.names_kinds and verdicts.is_anomaly.any():
+            cls._name_own_kinds(verdicts, cls.learn(normal, params), standard)
         return verdicts
 
     @property
@@ -181,22 +203,29 @@ class CalibratedDetector(Detector):
         return self._state["set_aside"]
 
     @override
-    def score(self, points: Series, context: Series | None = None, false_alarm_rate: float | None = None) -> Verdicts:
+    def score(
+        self,
+        points: Series,
+        context: Series | None = None,
+        false_alarm_rate: float | None = None,
+        lookahead_points: int = 0,
+    ) -> Verdicts:
         order = None
         if np.any(np.diff(points.timestamps_s) < 0):
             order = np.argsort(points.timestamps_s, kind="stable")
             points = Series(points.timestamps_s[order], points.values[order])
-        judge = self._judge if false_alarm_rate is None else self._judge.at(false_alarm_rate)
         past = self._past_of(context)
-        standard = judge.unit.standard(points.values)
+        standard = self._judge.unit.standard(points.values)
         stretch = Series(
             np.concatenate((past.timestamps_s, points.timestamps_s)), np.concatenate((past.values, standard))
         )
-        n = len(points)
-        verdicts = judge.verdicts(points.values, standard, self._assess_last(stretch, n))
-        if verdicts.is_anomaly.any():
-            n = min(n + kinds.PAST_POINTS, len(stretch))
-            judge.name_kinds(verdicts, stretch.values[len(stretch) - n :], self._assess_last(stretch, n))
+        parts, end = [], 0
+        for lookahead in self._lookaheads_to(lookahead_points):
+            start, end = end, max(len(points) - lookahead, end)
+            if end > start:
+                seen = stretch.first(len(past) + end + lookahead)
+                parts.append(self._judge_last(seen, points.values[start:end], lookahead, false_alarm_rate))
+        verdicts = Verdicts.joined(parts)
         return verdicts if order is None else verdicts.take(np.argsort(order))
 
     @override
@@ -251,23 +280,60 @@ class CalibratedDetector(Detector):
         thresholds = calibration.thresholds(rate, params.direction)
         return Judge(params, unit, calibration, thresholds, longest_run, cls.is_sided, cls.expects_time)
 
+    @classmethod
+    def _name_own_kinds(cls, verdicts: Verdicts, learnt: State, stretch: Series) -> None:
+        """Say of anomalies, the last points of a stretch, of what kind they are, where enough is before them."""
+        needed, n = cls.points_of_context(learnt), len(verdicts.score)
+        if len(stretch) <= needed:
+            return
+        own = cls.own_kinds(learnt, stretch.last(needed + n))
+        named = verdicts.is_anomaly[n - len(own) :]
+        verdicts.kind[n - len(own) :][named] = own[named]
+
     def _past_of(self, context: Series | None) -> Series:
         """The points before those to judge, in standard units."""
-        return self._past if context is None else self._judge.unit.series(_last(context, self.context_points))
+        return self._past if context is None else self._judge.unit.series(context.last(self.context_points))
 
-    def _assess_last(self, stretch: Series, n: int) -> Assessment:
-        """What is expected of the last n points of a stretch; unknown of those that have too few before them."""
+    def _lookaheads_to(self, most: int) -> list[int]:
+        """The numbers of points to look ahead that it is calibrated for, up to the asked one, falling to 0."""
+        return [number for number in self._state["lookaheads"].astype(int).tolist() if number <= most][::-1]
+
+    def _judge_at(self, params: CalibratedParams, place: int) -> Judge:
+        """The judge for the number of points to look ahead at this place."""
+        state = self._state
+        unit = Unit(float(state["center"]), float(state["spread"]))
+        calibration = Calibration(state["below"][place], state["above"][place], is_sided=self.is_sided)
+        rate = params.rate(float(state["interval_s"]))
+        return self._make_judge(params, unit, calibration, rate, int(state["longest_run"]))
+
+    def _judge_last(
+        self, stretch: Series, values: FloatArray, lookahead: int, false_alarm_rate: float | None
+    ) -> Verdicts:
+        """Verdicts on the last points of a stretch in standard units but `lookahead`, which came as `values`."""
+        judge = self._judge
+        if lookahead:
+            judge = self._judge_at(judge.params, self._state["lookaheads"].tolist().index(lookahead))
+        if false_alarm_rate is not None:
+            judge = judge.at(false_alarm_rate)
+        n, end = len(values), len(stretch) - lookahead
+        assessed = self._assess_last(stretch, n, lookahead)
+        verdicts = judge.verdicts(values, stretch.values[end - n : end], assessed)
+        if verdicts.is_anomaly.any():
+            n = min(n + kinds.PAST_POINTS, end)
+            judge.name_kinds(verdicts, stretch.values[end - n : end], self._assess_last(stretch, n, lookahead))
+            if self.names_kinds:
+                self._name_own_kinds(verdicts, self._learnt, stretch.first(end))
+        return verdicts
+
+    def _assess_last(self, stretch: Series, n: int, lookahead: int) -> Assessment:
+        """What is expected of the last n points of a stretch but `lookahead`; unknown where too few are before them."""
         needed = self.points_of_context(self._learnt)
-        unknown = max(needed + n - len(stretch), 0)
+        unknown = max(needed + n + lookahead - len(stretch), 0)
         if unknown >= n:
             return Assessment.unknown(n)
-        assessed = self.assess(self._learnt, _last(stretch, needed + n))
+        seen = stretch.last(needed + n + lookahead)
+        assessed = self.assess_later(self._learnt, seen, lookahead) if lookahead else self.assess(self._learnt, seen)
         if not unknown:
             return assessed
         nothing = Assessment.unknown(unknown)
         return Assessment(*(np.concatenate(pair) for pair in zip(nothing, assessed, strict=True)))
-
-
-def _last(series: Series, n: int) -> Series:
-    first = max(len(series) - n, 0)
-    return Series(series.timestamps_s[first:], series.values[first:])

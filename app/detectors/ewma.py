@@ -16,7 +16,7 @@ _ALPHAS = (0.015, 0.04, 0.1, 0.25, 0.5, 1.0)
 _BETAS = (0.0, 0.03, 0.1)
 _TIME_CONSTANTS = 3.0
 _MOST_CONTEXT = 200
-_MOST_START = 9
+_FEWEST_START, _MOST_START = 5, 9
 _CLIP = 3.0
 _SMALLEST_SCALE = 1e-9
 _CLEARLY = 0.995
@@ -73,7 +73,7 @@ class Ewma(CalibratedDetector):
         if not window:
             n = len(stretch)
             return Assessment(np.full(n, float(learnt["level"])), np.full(n, typical))
-        start = min(window, _MOST_START, math.ceil(1.0 / float(learnt["alpha"])))
+        start = min(window, max(math.ceil(1.0 / float(learnt["alpha"])), _FEWEST_START), _MOST_START)
         rates = float(learnt["alpha"]), float(learnt["beta"]), float(learnt["clip"])
         return Assessment(*exponential(stretch.values, window, start, *rates, typical))
 

@@ -34,10 +34,11 @@ class IsolationForest(WindowDetector):
 
     What is cut is a space of eight features of a window: level, spread, roughness, lowest and highest value, newest
     value, newest step, and how far the newest value is from what was expected. The forest's score, between 0 and 1,
-    knows no distances beyond what it has seen; how far features are outside of their usual range is added to it.
+    knows no distances beyond what it has seen; the logarithm of how far features are outside of their usual
+    range is added to it.
     Source: F. T. Liu, K. M. Ting, Z.-H. Zhou, Isolation Forest, ICDM 2008; its trees are scikit-learn's.
     Cost: O(t s log s) for t trees of s = 128 windows, some 0.2 s, for each of four fits; O(t log s + w) a point; about
-    0.3 MB of state. Context: w - 1 points. Finds: spikes, level shifts, changes of variance, missing beats,
+    0.3 MB of state. Context: 2 (w - 1) points. Finds: spikes, level shifts, changes of variance, missing beats,
     flatlines. Misses: changes of shape that leave all of these features usual.
     """
 
@@ -53,7 +54,7 @@ class IsolationForest(WindowDetector):
         from sklearn.ensemble import IsolationForest as Forest
 
         assert isinstance(params, IsolationForestParams)
-        features = _features(values, shared)[thin(starts, _MOST_WINDOWS)]
+        features = _features(values, values, shared)[thin(starts, _MOST_WINDOWS)]
         lowest, highest = np.quantile(features, _USUAL_QUANTILES, axis=0)
         samples = min(_WINDOWS_A_TREE, len(features))
         forest = Forest(n_estimators=params.trees, max_samples=samples, random_state=params.seed)
@@ -66,17 +67,18 @@ class IsolationForest(WindowDetector):
 
     @override
     @staticmethod
-    def distances(learnt: State, values: FloatArray) -> FloatArray:
+    def distances(learnt: State, past: FloatArray, values: FloatArray) -> FloatArray:
         from app.detectors.kernels_forest import beyond
 
-        features = _features(values, learnt)
+        features = _features(past, values, learnt)
         outside = beyond(features, learnt["lowest"], learnt["highest"], learnt["width"])
         return forest_scores(learnt, features) + outside
 
 
 def plain_trees(forest: "Forest") -> State:
     """The trees of a fitted forest as arrays: feature, threshold or depth, and right child of all nodes; the roots."""
-    nodes, roots = [], []
+    nodes: list[FloatArray] = []
+    roots: list[float] = []
     for estimator in forest.estimators_:
         tree = estimator.tree_
         roots.append(float(sum(len(part) for part in nodes)))
@@ -113,8 +115,8 @@ def _usual_depth(size: int) -> float:
     return 2.0 * (math.log(size - 1.0) + _EULER) - 2.0 * (size - 1.0) / size
 
 
-def _features(values: FloatArray, learnt: State) -> FloatArray:
+def _features(past: FloatArray, values: FloatArray, learnt: State) -> FloatArray:
     from app.detectors.kernels_forest import window_features
 
     points, level = int(learnt["window_points"]), float(learnt["level"])
-    return window_features(values, points, level, learnt["coefficients"], float(learnt["limit"]))
+    return window_features(past, values, points, level, learnt["coefficients"], float(learnt["limit"]))

@@ -3,7 +3,7 @@
 import numba
 import numpy as np
 
-from app.detectors.kernels_windows import expect_one
+from app.detectors.kernels_windows import cut, expect_one
 from app.series import FloatArray
 
 FEATURES = 8
@@ -11,7 +11,7 @@ FEATURES = 8
 
 @numba.njit(cache=True)
 def window_features(
-    values: FloatArray, points: int, level: float, coefficients: FloatArray, limit: float
+    past: FloatArray, values: FloatArray, points: int, level: float, coefficients: FloatArray, limit: float
 ) -> FloatArray:
     """What is looked at of each window: shape (n - points + 1, 8).
 
@@ -19,25 +19,23 @@ def window_features(
     newest step; how far the newest value is from what was expected.
     """
     features = np.empty((len(values) - points + 1, FEATURES))
+    window = np.empty(points)
     for i in range(len(features)):
         newest = i + points - 1
-        total, lowest, highest = 0.0, values[i], values[i]
-        for j in range(i, newest + 1):
-            total += values[j]
-            lowest, highest = min(lowest, values[j]), max(highest, values[j])
-        mean = total / points
-        spread, roughness = (values[i] - mean) ** 2, 0.0
-        for j in range(i + 1, newest + 1):
-            spread += (values[j] - mean) ** 2
-            roughness += abs(values[j] - values[j - 1])
+        cut(past, values, i, 1.0, window)
+        mean = window.mean()
+        spread, roughness = 0.0, 0.0
+        for j in range(points):
+            spread += (window[j] - mean) ** 2
+            roughness += abs(window[j] - window[max(j - 1, 0)])
         features[i, 0] = mean if level > 0 else 0.0
         features[i, 1] = np.sqrt(spread / points)
         features[i, 2] = roughness / points
-        features[i, 3] = lowest - mean
-        features[i, 4] = highest - mean
-        features[i, 5] = values[newest] - mean
-        features[i, 6] = values[newest] - values[newest - 1] if points > 1 else 0.0
-        features[i, 7] = values[newest] - expect_one(values, newest, coefficients, limit)
+        features[i, 3] = window.min() - mean
+        features[i, 4] = window.max() - mean
+        features[i, 5] = window[points - 1] - mean
+        features[i, 6] = window[points - 1] - window[max(points - 2, 0)]
+        features[i, 7] = values[newest] - expect_one(past, newest, coefficients, limit)
     return features
 
 
@@ -64,12 +62,12 @@ def mean_depths(features: FloatArray, nodes: FloatArray, roots: FloatArray) -> F
 
 @numba.njit(cache=True)
 def beyond(features: FloatArray, lowest: FloatArray, highest: FloatArray, width: FloatArray) -> FloatArray:
-    """How far each row of features is outside of a box, in units of its widths, summed over the sides: shape (m,)."""
+    """How far each row of features is outside of a box, in units of its widths, summed, as log(1 + x): shape (m,)."""
     distances = np.empty(len(features))
     for i in range(len(features)):
         total = 0.0
         for j in range(features.shape[1]):
             outside = max(lowest[j] - features[i, j], features[i, j] - highest[j], 0.0)
             total += outside / width[j]
-        distances[i] = total
+        distances[i] = np.log1p(total)
     return distances

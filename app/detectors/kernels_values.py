@@ -5,9 +5,13 @@ Each point is computed from its own window alone, in one order, so that its bits
 
 import numba
 import numpy as np
+from numpy.typing import NDArray
 
 from app.series import FloatArray
 
+Integers = NDArray[np.int64]
+
+_FEW = 5
 _ABSOLUTE_TO_STD = 1.2533141373155003
 """The standard deviation of a normal distribution as a multiple of its mean absolute deviation."""
 
@@ -60,7 +64,7 @@ def recent_medians(values: FloatArray, window: int) -> FloatArray:
 
 @numba.njit(cache=True, nogil=True)
 def cleaned(
-    window: FloatArray, lags: FloatArray, weights: FloatArray, intercept: float, limit: float, swing: float
+    window: FloatArray, lags: Integers, weights: FloatArray, intercept: float, limit: float, swing: float
 ) -> FloatArray:
     """The values of a window with outliers drawn to where the autoregression expects them, but for the last.
 
@@ -83,7 +87,7 @@ def cleaned(
 def autoregressive(
     values: FloatArray,
     context: int,
-    lags: FloatArray,
+    lags: Integers,
     weights: FloatArray,
     intercept: float,
     limit: float,
@@ -102,7 +106,7 @@ def autoregressive(
 
 
 @numba.njit(cache=True, nogil=True)
-def innovations(values: FloatArray, lags: FloatArray, weights: FloatArray, intercept: float) -> FloatArray:
+def innovations(values: FloatArray, lags: Integers, weights: FloatArray, intercept: float) -> FloatArray:
     """What an autoregression did not expect, of all values but the first: shape (n - longest lag,)."""
     longest = lags[-1] if len(lags) else 0
     n = len(values) - longest
@@ -116,10 +120,11 @@ def innovations(values: FloatArray, lags: FloatArray, weights: FloatArray, inter
 
 
 @numba.njit(cache=True, nogil=True)
-def moments(values: FloatArray, widths: FloatArray, limit: float, floor: float) -> FloatArray:
+def moments(values: FloatArray, widths: Integers, limit: float, floor: float) -> FloatArray:
     """Means and logarithms of variances of the last values before and at each point: shape (n - most + 1, 2, widths).
 
-    Every value is clipped to `limit` from 0, variances are at least `floor`; `most` is the last width.
+    The largest and the smallest of 6 or more are left out, others clipped to `limit` from 0; `floor` is added to
+    variances; `most` is the last width.
     """
     most = widths[-1]
     n = len(values) - most + 1
@@ -127,13 +132,11 @@ def moments(values: FloatArray, widths: FloatArray, limit: float, floor: float) 
     for i in range(n):
         for k in range(len(widths)):
             width = widths[k]
-            total = 0.0
-            for j in range(i + most - width, i + most):
-                total += min(max(values[j], -limit), limit)
-            mean = total / width
-            squares = 0.0
-            for j in range(i + most - width, i + most):
-                squares += (min(max(values[j], -limit), limit) - mean) ** 2
+            first, end = i + most - width, i + most
+            trimmed = np.clip(np.sort(values[first:end]), -limit, limit)
+            if width > _FEW:
+                trimmed = trimmed[1 : width - 1]
+            mean = np.mean(trimmed)
             result[i, 0, k] = mean
-            result[i, 1, k] = np.log(max(squares / width, floor))
+            result[i, 1, k] = np.log(np.mean((trimmed - mean) ** 2) + floor)
     return result

@@ -1,6 +1,7 @@
 """Compiled loops over the windows of a series: each window is judged by itself, so that its result is always the same.
 
-Windows are cut one at a time, and their level is reduced: x - mean(x) + level * mean(x). Sums run in a fixed order.
+Windows are cut one at a time, and their level is reduced: x - mean(x) + level * mean(x). The newest point of a window
+comes from `values`, those before it from `past`, shape (n,) both. Sums run in a fixed order.
 Sums over many references run over all of them at once, one coordinate after the other: that is what is fast.
 """
 
@@ -11,17 +12,21 @@ import numpy as np
 
 from app.series import FloatArray
 
+_ROUNDING = 1e-12
+
 
 @numba.njit(cache=True)
-def cut(values: FloatArray, start: int, level: float, window: FloatArray) -> None:
-    """Put the window of `values` that begins at `start` into `window`, of shape (w,)."""
+def cut(past: FloatArray, values: FloatArray, start: int, level: float, window: FloatArray) -> None:
+    """Put the window that begins at `start` into `window`, of shape (w,)."""
     points = len(window)
     total = 0.0
+    for j in range(points - 1):
+        window[j] = past[start + j]
+        total += window[j]
+    window[points - 1] = values[start + points - 1]
+    shift = (1.0 - level) * (total + window[points - 1]) / points
     for j in range(points):
-        total += values[start + j]
-    shift = (1.0 - level) * total / points
-    for j in range(points):
-        window[j] = values[start + j] - shift
+        window[j] -= shift
 
 
 @numba.njit(cache=True)
@@ -40,7 +45,7 @@ def expect_one(values: FloatArray, newest: int, coefficients: FloatArray, limit:
     for j in range(before):
         off = values[newest - before + j] - mean
         expected += coefficients[j] * min(max(off, -limit), limit)
-    return expected
+    return float(expected)
 
 
 @numba.njit(cache=True)
@@ -51,16 +56,6 @@ def expect(values: FloatArray, coefficients: FloatArray, limit: float) -> FloatA
     for i in range(len(expected)):
         expected[i] = expect_one(values, first + i, coefficients, limit)
     return expected
-
-
-@numba.njit(cache=True)
-def mend(values: FloatArray, is_gross: FloatArray, coefficients: FloatArray, limit: float) -> FloatArray:
-    """The values with what was to be expected in the place of gross ones: of the points before, mended themselves."""
-    mended = values.copy()
-    for i in range(len(coefficients) - 2, len(values)):
-        if is_gross[i] > 0:
-            mended[i] = expect_one(mended, i, coefficients, limit)
-    return mended
 
 
 @numba.njit(cache=True)
@@ -101,13 +96,13 @@ def group_sums(windows: FloatArray, labels: FloatArray, k: int) -> tuple[FloatAr
 
 
 @numba.njit(cache=True)
-def center_distances(values: FloatArray, level: float, references: FloatArray) -> FloatArray:
-    """The distance of each window of `values` to the nearest of the references, shape (w, k): shape (n - w + 1,)."""
+def center_distances(past: FloatArray, values: FloatArray, level: float, references: FloatArray) -> FloatArray:
+    """The distance of each window to the nearest of the references, shape (w, k): shape (n - w + 1,)."""
     points, k = references.shape
     distances = np.empty(len(values) - points + 1)
     window, squares = np.empty(points), np.empty(k)
     for i in range(len(distances)):
-        cut(values, i, level, window)
+        cut(past, values, i, level, window)
         squared_distances(window, references, squares)
         distances[i] = math.sqrt(squares.min())
     return distances
@@ -115,9 +110,9 @@ def center_distances(values: FloatArray, level: float, references: FloatArray) -
 
 @numba.njit(cache=True)
 def component_distances(
-    values: FloatArray, level: float, center: FloatArray, components: FloatArray, weights: FloatArray
+    past: FloatArray, values: FloatArray, level: float, center: FloatArray, components: FloatArray, weights: FloatArray
 ) -> FloatArray:
-    """How far each window of `values` lies from what q components, shape (w, q), say of windows: shape (n - w + 1,).
+    """The squared distance of each window by what q components, shape (w, q), say of windows: shape (n - w + 1,).
 
     weights: shape (q + 1,), of each squared component and of the squared rest.
     """
@@ -125,7 +120,7 @@ def component_distances(
     distances = np.empty(len(values) - points + 1)
     window, parts = np.empty(points), np.empty(q)
     for i in range(len(distances)):
-        cut(values, i, level, window)
+        cut(past, values, i, level, window)
         parts[:] = 0.0
         for j in range(points):
             off = window[j] - center[j]
@@ -140,13 +135,13 @@ def component_distances(
             for r in range(q):
                 off -= parts[r] * components[j, r]
             rest += off * off
-        distances[i] = math.sqrt(total + weights[q] * rest)
+        distances[i] = total + weights[q] * rest
     return distances
 
 
 @numba.njit(cache=True)
 def kernel_distances(
-    values: FloatArray, level: float, references: FloatArray, weights: FloatArray, gamma: float
+    past: FloatArray, values: FloatArray, level: float, references: FloatArray, weights: FloatArray, gamma: float
 ) -> FloatArray:
     """The root of -log(sum of weights * exp(-gamma * squared distance)) of each window: shape (n - w + 1,).
 
@@ -157,13 +152,14 @@ def kernel_distances(
     distances = np.empty(len(values) - points + 1)
     window, squares = np.empty(points), np.empty(m)
     for i in range(len(distances)):
-        cut(values, i, level, window)
+        cut(past, values, i, level, window)
         squared_distances(window, references, squares)
         least = squares.min()
         total = 0.0
         for r in range(m):
             total += weights[r] * math.exp(-gamma * (squares[r] - least))
-        distances[i] = math.sqrt(max(gamma * least - math.log(total), 0.0))
+        square = gamma * least - math.log(total)
+        distances[i] = math.sqrt(square) if square > _ROUNDING else 0.0
     return distances
 
 
@@ -201,9 +197,15 @@ def neighbours(references: FloatArray, k: int) -> tuple[FloatArray, FloatArray]:
 
 @numba.njit(cache=True)
 def outlier_factors(
-    values: FloatArray, level: float, references: FloatArray, reach: FloatArray, density: FloatArray, k: int
+    past: FloatArray,
+    values: FloatArray,
+    level: float,
+    references: FloatArray,
+    reach: FloatArray,
+    density: FloatArray,
+    k: int,
 ) -> FloatArray:
-    """The local outlier factor of each window of `values` among m references, shape (w, m): shape (n - w + 1,).
+    """The local outlier factor of each window among m references, shape (w, m): shape (n - w + 1,).
 
     reach: shape (m,), distance of each reference to its k-th neighbour. density: shape (m,), local reachability.
     """
@@ -212,7 +214,7 @@ def outlier_factors(
     window, squares = np.empty(points), np.empty(m)
     best, which = np.empty(k), np.empty(k)
     for i in range(len(factors)):
-        cut(values, i, level, window)
+        cut(past, values, i, level, window)
         squared_distances(window, references, squares)
         smallest(squares, -1, best, which)
         away, around = 0.0, 0.0

@@ -34,7 +34,7 @@ class KMeansWindows(WindowDetector):
     2001; Q. Liu, J. Paparrizos, The Elephant in the Room: Towards A Reliable Time-Series Anomaly Detection Benchmark,
     NeurIPS 2024 (KMeansAD); D. Arthur, S. Vassilvitskii, k-means++, SODA 2007 (the first centres);
     J. A. Cuesta-Albertos and others, Trimmed k-means, Annals of Statistics 25, 1997.
-    Cost: O(n k w) to fit and O(k w) a point, for k centres of w points; 8 k w bytes of state. Context: w - 1 points.
+    Cost: O(n k w) to fit and O(k w) a point, for k centres of w points; 8 k w bytes of state. Context: 2 (w - 1).
     Finds: beats that are missing, turned over or misshapen in a series that repeats itself, spikes, level shifts,
     changes of amplitude. Misses: small deviations of single points in long windows, and an order of normal windows
     that is not normal.
@@ -57,10 +57,10 @@ class KMeansWindows(WindowDetector):
 
     @override
     @staticmethod
-    def distances(learnt: State, values: FloatArray) -> FloatArray:
+    def distances(learnt: State, past: FloatArray, values: FloatArray) -> FloatArray:
         from app.detectors.kernels_windows import center_distances
 
-        return center_distances(values, float(learnt["level"]), learnt["centers"])
+        return center_distances(past, values, float(learnt["level"]), learnt["centers"])
 
 
 def first_centers(windows: FloatArray, k: int, rng: np.random.Generator) -> FloatArray:

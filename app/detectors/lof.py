@@ -32,7 +32,7 @@ class Lof(WindowDetector):
     Source: M. M. Breunig, H.-P. Kriegel, R. T. Ng, J. Sander, LOF: Identifying Density-Based Local Outliers, SIGMOD
     2000.
     Cost: O(m^2 w) to fit and O(m w) a point, for m <= min(1000, 65,536 / w) windows of w points; 8 m w bytes of state,
-    at most 0.5 MB. Context: w - 1 points. Finds: windows between or off the usual ones, also where some kinds of
+    at most 0.5 MB. Context: 2 (w - 1) points. Finds: windows between or off the usual ones, also where some kinds of
     normal windows vary more than others. Misses: anomalies that come often enough to be one another's neighbours, and
     small deviations of single points in long windows.
     """
@@ -55,11 +55,11 @@ class Lof(WindowDetector):
 
     @override
     @staticmethod
-    def distances(learnt: State, values: FloatArray) -> FloatArray:
+    def distances(learnt: State, past: FloatArray, values: FloatArray) -> FloatArray:
         from app.detectors.kernels_windows import outlier_factors
 
         known = learnt["references"], learnt["reach"], learnt["density"]
-        return outlier_factors(values, float(learnt["level"]), *known, int(learnt["neighbors"]))
+        return outlier_factors(past, values, float(learnt["level"]), *known, int(learnt["neighbors"]))
 
 
 def learn_densities(windows: FloatArray, neighbors: int) -> State:

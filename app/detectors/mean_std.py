@@ -96,7 +96,13 @@ class MeanStd(Detector):
         return math.nan
 
     @override
-    def score(self, points: Series, context: Series | None = None, false_alarm_rate: float | None = None) -> Verdicts:
+    def score(
+        self,
+        points: Series,
+        context: Series | None = None,
+        false_alarm_rate: float | None = None,
+        lookahead_points: int = 0,
+    ) -> Verdicts:
         values, n = points.values, len(points)
         widths, band = self._widths, self._band
         if false_alarm_rate is not None:

@@ -12,7 +12,10 @@ from app.detectors.windows import WindowDetector, WindowParams, cut_windows, thi
 from app.series import FloatArray
 
 _MOST_WINDOWS = 1000
-_SMALLEST_VARIANCE = 1e-6
+_SMALLEST_SQUARE = 1e-6
+_TO_MEASURE = 400
+_NEIGHBOURS = 5
+_LEAST_SHARE = 0.05
 
 
 class OneClassSvmParams(WindowParams):
@@ -33,9 +36,9 @@ class OneClassSvm(WindowDetector):
     Source: B. Schoelkopf and others, Estimating the Support of a High-Dimensional Distribution, Neural Computation 13,
     2001.
     Cost: O(n) and up to 0.1 s to fit, O(s w) a point, for s support vectors of w points, some twentieth of at most
-    1,000 windows; 8 s w bytes of state. Context: w - 1 points. Finds: spikes, level shifts, misshapen and missing beats
-    of a series that repeats itself. Misses: what lies between kinds of normal windows that are near to one another, and
-    small deviations of single points in long windows.
+    1,000 windows; 8 s w bytes of state. Context: 2 (w - 1) points. Finds: spikes, level shifts, misshapen and missing
+    beats of a series that repeats itself. Misses: what lies between kinds of normal windows that are near to one
+    another, and small deviations of single points in long windows.
     """
 
     __slots__ = ()
@@ -54,18 +57,18 @@ class OneClassSvm(WindowDetector):
 
     @override
     @staticmethod
-    def distances(learnt: State, values: FloatArray) -> FloatArray:
+    def distances(learnt: State, past: FloatArray, values: FloatArray) -> FloatArray:
         from app.detectors.kernels_windows import kernel_distances
 
         known = learnt["vectors"], learnt["weights"], float(learnt["gamma"])
-        return kernel_distances(values, float(learnt["level"]), *known)
+        return kernel_distances(past, values, float(learnt["level"]), *known)
 
 
 def learn_boundary(windows: FloatArray, nu: float) -> State:
     """Support vectors (w, s), their weights, of sum 1, and the factor of squared distances, of m windows (m, w)."""
     from sklearn.svm import OneClassSVM
 
-    gamma = 1.0 / (windows.shape[1] * max(float(windows.var()), _SMALLEST_VARIANCE))
+    gamma = 1.0 / max(_near_square(windows), _SMALLEST_SQUARE)
     machine = OneClassSVM(nu=nu, gamma=gamma).fit(windows)
     weights = machine.dual_coef_[0]
     return {
@@ -73,3 +76,15 @@ def learn_boundary(windows: FloatArray, nu: float) -> State:
         "weights": weights / weights.sum(),
         "gamma": np.array(gamma),
     }
+
+
+def _near_square(windows: FloatArray) -> float:
+    """The usual squared distance of a window to the fifth nearest, at least a twentieth of the variance."""
+    from app.detectors.kernels_windows import neighbours
+
+    some = windows[thin(np.arange(len(windows)), _TO_MEASURE)]
+    spread = float(some.var(axis=0).sum())
+    if len(some) <= _NEIGHBOURS:
+        return spread
+    near = float(np.median(neighbours(np.ascontiguousarray(some.T), _NEIGHBOURS)[0][:, -1] ** 2))
+    return max(near, _LEAST_SHARE * spread)

@@ -320,7 +320,7 @@ def _log_p_value(coefficients: ComplexArray) -> float:
 
 def _explained_share(residuals: FloatArray, weights: FloatArray, period: float) -> float:
     """The share of the variance that the mean profile explains, adjusted for the number of its parts."""
-    parts = max(int(period), 2)
+    parts = max(round(period), 2)
     phase = (np.arange(len(residuals)) / period % 1.0 * parts + _ROUNDING).astype(np.intp) % parts
     counts = np.maximum(np.bincount(phase, weights, parts), 1e-9)
     explained = float((np.square(np.bincount(phase, residuals, parts)) / counts).sum())

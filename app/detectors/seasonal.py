@@ -94,6 +94,11 @@ class Seasonal(CalibratedDetector):
     @override
     @classmethod
     def assess_left_out(cls, history: Series, params: DetectorParams) -> Assessment:
+        return cls.study(history, params)[1]
+
+    @override
+    @classmethod
+    def study(cls, history: Series, params: DetectorParams) -> tuple[State, Assessment]:
         plan = _plan(history, params)
         n, points = len(history), plan.level_points
         result = Assessment.unknown(n)
@@ -105,7 +110,7 @@ class Seasonal(CalibratedDetector):
                 assessed = cls.assess(learnt, Series(history.timestamps_s[first:end], history.values[first:end]))
                 result.expected[first + points : end] = assessed.expected
                 result.scale[first + points : end] = assessed.scale
-        return result
+        return _learn(history, plan), result
 
     @override
     @classmethod
@@ -116,9 +121,10 @@ class Seasonal(CalibratedDetector):
 class _Plan(NamedTuple):
     """How to learn a profile.
 
-    period_s: 0 if there is none. parts: of the period. anchor_s: a time in the middle of a part. width: parts on each side that a part is smoothed with.
-    week_share: how much of what a day of the week differs by is believed; 0 if they are all the same. week_width: parts
-    of the day that this is smoothed over, on each side. level_points: that tell the level; 0 if it does not drift.
+    period_s: 0 if there is none. parts: of the period. anchor_s: a time in the middle of a part. width: parts on each
+    side that a part is smoothed with. week_share: how much of what a day of the week differs by is believed; 0 if they
+    are all the same. week_width: parts of the day that this is smoothed over, on each side. level_points: that tell the
+    level; 0 if it does not drift.
     """
 
     period_s: float
@@ -171,9 +177,7 @@ def _with_best_width(plan: _Plan, times: FloatArray, values: FloatArray, limit: 
     return plan._replace(width=chosen), kept
 
 
-def _with_best_week(
-    plan: _Plan, times: FloatArray, values: FloatArray, daily: FloatArray
-) -> tuple[_Plan, FloatArray]:
+def _with_best_week(plan: _Plan, times: FloatArray, values: FloatArray, daily: FloatArray) -> tuple[_Plan, FloatArray]:
     """The same with days of the week told apart, if that predicts other weeks clearly better."""
     weekly = plan._replace(week_share=1.0)
     parts = 7 * plan.parts
@@ -254,7 +258,7 @@ def _spread(times: FloatArray, residuals: FloatArray, parts: int, plan: _Plan) -
     overall = float(distances.mean())
     index = _indices(times - plan.anchor_s, plan.cycle_s, parts)
     width = min(math.ceil((_SAMPLES_OF_SPREAD * parts / len(times) - 1.0) / 2.0), parts // 8)
-    sums, counts = (_smoothed(np.bincount(index, weights, parts), max(width, 0)) for weights in (distances, None))
+    sums, counts = (_smoothed(_sums(index, weights, parts), max(width, 0)) for weights in (distances, None))
     share = max(width, 0) + 1.0
     spread = (sums + share * _PRIOR_OF_SPREAD * overall) / (counts + share * _PRIOR_OF_SPREAD)
     return np.maximum(np.maximum(spread, _LEAST_SPREAD * overall), _SMALLEST_SPREAD)
@@ -264,15 +268,23 @@ def _left_out_profile(index: Indices, fold: Indices, values: FloatArray, parts: 
     """What the other folds tell of each value: shape (n,)."""
     folds = int(fold.max()) + 1
     flat = fold * parts + index
-    sums, counts = (np.bincount(flat, w, folds * parts).reshape(folds, parts) for w in (values, None))
+    sums, counts = (_sums(flat, w, folds * parts).reshape(folds, parts) for w in (values, None))
     rest = _means(_smoothed(sums.sum(axis=0) - sums, width), _smoothed(counts.sum(axis=0) - counts, width))
-    return rest[fold, index]
+    predicted: FloatArray = rest[fold, index]
+    return predicted
 
 
 def _profile(index: Indices, values: FloatArray, parts: int, width: int) -> FloatArray:
     """The mean value of each part, smoothed over neighbours."""
-    sums, counts = (_smoothed(np.bincount(index, weights, parts), width) for weights in (values, None))
-    return _means(sums[None, :], counts[None, :])[0]
+    sums, counts = (_smoothed(_sums(index, weights, parts), width) for weights in (values, None))
+    profile: FloatArray = _means(sums[None, :], counts[None, :])[0]
+    return profile
+
+
+def _sums(index: Indices, values: FloatArray | None, parts: int) -> FloatArray:
+    """The sum of the values in each part, or how many there are."""
+    sums: FloatArray = np.bincount(index, values, parts).astype(np.float64)
+    return sums
 
 
 def _smoothed(parts: FloatArray, width: int) -> FloatArray:
@@ -302,12 +314,11 @@ def _without_outliers(index: Indices, values: FloatArray, parts: int) -> FloatAr
     starts = np.cumsum(counts) - counts
     sorted_values = values[order]
     last = len(values) - 1
-    low, high = (
-        sorted_values[np.minimum(starts + np.maximum(at, 0), last)] for at in ((counts - 1) // 2, counts // 2)
-    )
+    low, high = (sorted_values[np.minimum(starts + np.maximum(at, 0), last)] for at in ((counts - 1) // 2, counts // 2))
     medians = (0.5 * (low + high))[coarse]
     limit = _outlying(values - medians)
-    return medians + np.clip(values - medians, -limit, limit)
+    clipped: FloatArray = medians + np.clip(values - medians, -limit, limit)
+    return clipped
 
 
 def _outlying(residuals: FloatArray) -> float:
@@ -325,8 +336,9 @@ def _without_drift(history: Series, plan: _Plan) -> FloatArray:
     middles, medians = _levels(history, plan)
     if len(medians) <= _FEWEST_CYCLES:
         return history.values - np.median(history.values)
-    first, last = ((medians[1] - medians[0]) / (middles[1] - middles[0])), (
-        (medians[-1] - medians[-2]) / (middles[-1] - middles[-2])
+    first, last = (
+        ((medians[1] - medians[0]) / (middles[1] - middles[0])),
+        ((medians[-1] - medians[-2]) / (middles[-1] - middles[-2])),
     )
     times = history.timestamps_s
     level = np.interp(times, middles, medians)

@@ -22,14 +22,15 @@ _FLOOR = 1e-9
 class SubPca(WindowDetector):
     """An anomaly ends a window that the principal components of the others do not explain.
 
-    The distance is that of Mahalanobis: squared parts along the leading components, up to 16 that explain nine tenths,
-    and the squared rest, each by its variance. The components are refitted without the worst windows. Of the windows'
-    means a share counts, and nothing where the level of the series wanders.
+    The distance is that of Mahalanobis, squared: squared parts along the leading components, up to 16 that explain
+    nine tenths, and the squared rest, each by its variance. The components are refitted without the worst windows. Of
+    the windows' means a share counts, and nothing where the level of the series wanders.
     Source: C. C. Aggarwal, Outlier Analysis, 2nd edition, 2017, 3.3 (soft PCA); P. J. Rousseeuw, K. Van Driessen, A
     Fast Algorithm for the Minimum Covariance Determinant Estimator, Technometrics 41, 1999 (the refits).
-    Cost: O(n w^2 + w^3) to fit and O(q w) a point, for q components of w points; 8 q w bytes of state. Context: w - 1
-    points. Finds: deviations from a smooth or repeated course that are small beside its swing, spikes, misshapen,
-    missing and turned beats. Misses: series that do very different things in turn, as it knows one ellipsoid only.
+    Cost: O(n w^2 + w^3) to fit and O(q w) a point, for q components of w points; 8 q w bytes of state. Context: 2 w - 2
+    points. Finds: deviations from a smooth or repeated course that are small beside its swing, spikes, misshapen and
+    turned beats. Misses: beats that are missing, but for their edges, as nothing is the middle of its ellipsoid; series
+    that do very different things in turn, as it knows one ellipsoid only.
     """
 
     __slots__ = ()
@@ -49,11 +50,11 @@ class SubPca(WindowDetector):
 
     @override
     @staticmethod
-    def distances(learnt: State, values: FloatArray) -> FloatArray:
+    def distances(learnt: State, past: FloatArray, values: FloatArray) -> FloatArray:
         from app.detectors.kernels_windows import component_distances
 
         known = learnt["center"], learnt["components"], learnt["weights"]
-        return component_distances(values, float(learnt["level"]), *known)
+        return component_distances(past, values, float(learnt["level"]), *known)
 
 
 def _components(windows: FloatArray) -> State:

@@ -1,71 +1,63 @@
 """Distances of windows to the windows that are most like them: the detector for all that has a shape."""
 
+from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 from typing_extensions import override
 
 from app.detectors.base import DetectorParams, State
 from app.detectors.calibrated import CalibratedDetector
+from app.detectors.in_view import Member, member_scores, standing_out, widened
+from app.detectors.joins import Joined, find_cycle_points, followed, join_with, join_within, mean_distance
 from app.detectors.judging import Assessment, CalibratedParams
+from app.detectors.surprise import surprise, surprise_curve
 from app.series import FloatArray, Series
 
-_LEVELS = np.array([0.3, 0.0])
-"""The share of the squared difference of the means, for each of the two metrics."""
-_FLOORS = (None, 0.5)
-"""What is added to a window's deviation before it is divided by it; None for a metric that does not normalise."""
-_LADDER = (8, 16, 32, 64)
-_LADDER_IN_VIEW = (8, 16, 32, 64, 128, 256, 512)
 _MOST_REFERENCES = 10_000
-_STRETCHES = 8
-_SHORTEST_BLOCK = 32
-_FEWEST_WINDOWS = 32
-_FULL_DETAIL = 32
-"""Windows of more points are compared by averages of two points, four, and so on."""
-_QUIETEST = 1e-3
-_MAD_TO_STD = 1.4826
+_PLAIN_WINDOWS = (8, 16, 32)
+_CYCLE_SHARES = (1 / 8, 1 / 4, 1 / 2, 1)
+_SHORTEST, _LONGEST = 8, 256
+_FEWEST_WINDOWS = 6
+_FORECASTS = 3
+_LADDER = (8, 16, 32, 64, 128, 256, 512)
+_NEIGHBOR_IN_VIEW = 5
+_PLAIN_SPAN, _CYCLE_SPAN = 4, 8
 
 
 class SubsequenceKnnParams(CalibratedParams):
     """Parameters of `subsequence_knn`."""
 
-    neighbors: int = Field(5, ge=1, le=50, description="Which of the nearest windows the distance is taken to.")
-    window_points: int | None = Field(
-        None, ge=2, le=2048, description="Length of the windows; by default several, from 8 points on."
+    neighbors: int | None = Field(
+        None, ge=1, le=20, description="Neighbours whose mean distance counts; by default 1 with a cycle, 3 without."
     )
-
-
-class Windows(NamedTuple):
-    """The windows of one length in a series: means, shape (windows,), and own and weight, shape (2, windows).
-
-    own: squared deviation from the mean, weighted as the metric has it, a point; weight: what a metric divides by.
-    """
-
-    mean: FloatArray
-    own: FloatArray
-    weight: FloatArray
+    window_points: int | None = Field(
+        None, ge=2, le=1024, description="Length of the windows; by default several, by the cycle of the series."
+    )
+    hold_points: int = Field(0, ge=0, le=1000, description="Points for which a distance counts on when it has passed.")
 
 
 class SubsequenceKnn(CalibratedDetector):
-    """An anomaly lies in a window that is unlike all others: far from its k-th nearest neighbour.
+    """An anomaly ends a window that is unlike all others: far from its nearest neighbours.
 
-    Two metrics, on windows of several lengths. One subtracts the mean of each window and adds 0.3 of the squared
-    difference of the means, so that amplitude counts, and level a little; it does not normalise windows, as the matrix
-    profile does, which makes noise look like shape. The other divides by the deviation of the window, plus half of that
-    of the series, and so sees shape where amplitude varies. Neighbours come from separate blocks of the history, and
-    never overlap the window. Each distance is set against those of the history's own windows, and what is larger than
-    usual adds up in squares.
+    Two metrics, on windows of several lengths: an eighth, a quarter, a half and the whole of a cycle, or 8, 16 and 32
+    points where there is none. `level` subtracts the mean of each window and adds 0.3 of the squared difference of the
+    means, so that amplitude counts, and level a little; it does not normalise windows as the matrix profile does, which
+    makes noise look like shape. `shape` divides by the deviation of the window too, plus half of that of the series.
+    Neighbours come from separate blocks of the history, and never overlap the window. A third member is how far the
+    value is from what followed the nearest windows, which is also the expected value. Each distance is set against
+    those of the history's own windows, and the surprises add up in squares.
 
-    The reference is the history, or eight stretches of it that are evenly spaced and hold 10,000 points together.
+    The reference is the history, or its last 10,000 points: what a series does now represents it best. With all points
+    in view, windows of 8, 16, 32 ... 512 points are compared with all others, by the distance to the fifth neighbour.
 
     Source: the distance to the k-th neighbour, S. Ramaswamy, R. Rastogi, K. Shim, Efficient Algorithms for Mining
     Outliers from Large Data Sets, SIGMOD 2000; on subsequences, E. Keogh, J. Lin, A. Fu, HOT SAX, ICDM 2005; computed
     as C.-C. M. Yeh and others, Matrix Profile I, ICDM 2016.
     Cost: O(n^2) to fit up to 10,000 points, then constant; O(n) a point, below a millisecond. Context: the longest
-    window less a point. Finds: whatever the history has not shown, spikes, shapes, missing beats, changes of variance.
-    Misses: what the history has shown five times, slow drifts, and values that are wrong only for their hour.
+    window. Finds: whatever the history has not shown, spikes, shapes, missing beats, changes of variance.
+    Misses: what the history has shown already, slow drifts, and values that are wrong only for their hour.
     """
 
     __slots__ = ()
@@ -76,37 +68,46 @@ class SubsequenceKnn(CalibratedDetector):
 
     @override
     @classmethod
-    def study(cls, history: Series, params: DetectorParams) -> tuple[State, Assessment]:
+    def study_later(cls, history: Series, params: DetectorParams) -> tuple[State, Mapping[int, Assessment]]:
         assert isinstance(params, SubsequenceKnnParams)
         from app.detectors.kernels_joins import on_grid
 
-        kept, is_seam = choose_references(len(history))
-        reference = on_grid(history.values[kept])
-        lengths = _lengths(len(reference), _LADDER, params.window_points)
-        distances, expected = _join_itself(reference, is_seam, lengths, params.neighbors)
-        usual, spread = _usual(distances)
-        state = {
-            "reference": reference,
-            "is_seam": is_seam.astype(np.float64),
-            "lengths": lengths.astype(np.float64),
-            "neighbors": np.array(float(params.neighbors)),
-            "usual": usual,
-            "spread": spread,
+        recent = history.last(_MOST_REFERENCES)
+        plan = Plan.of(recent, params)
+        reference = on_grid(recent.values)
+        scores = _scores_within(plan, reference)
+        lookaheads = plan.lookaheads()
+        curves = {
+            points: np.stack([surprise_curve(_ahead(plan, scores, points, i)) for i in range(len(plan.members()))])
+            for points in lookaheads
         }
-        assessed = Assessment.unknown(len(history))
-        combined = _combined(distances, usual, spread)
-        known = kept[np.isfinite(combined)]
-        found = Assessment.of_distances(
-            history.values[known], expected[np.isfinite(combined)], combined[np.isfinite(combined)]
-        )
-        assessed.expected[known] = found.expected
-        assessed.scale[known] = found.scale
-        return state, assessed
+        learnt = {
+            "reference": reference,
+            "plan": np.array(plan[1:], dtype=np.float64),
+            "windows": np.array(plan.windows, dtype=np.float64),
+            "lookaheads": np.array(lookaheads, dtype=np.float64),
+            "curves": np.stack(list(curves.values())),
+        }
+        assessed = {}
+        for points in lookaheads:
+            found = _assess(plan, scores, curves[points], recent.values, points)
+            unknown = Assessment.unknown(len(history))
+            stop = len(history) - points
+            for whole, part in zip(unknown, found, strict=True):
+                whole[stop - len(part) : stop] = part
+            assessed[points] = unknown
+        return learnt, assessed
+
+    @override
+    @classmethod
+    def study(cls, history: Series, params: DetectorParams) -> tuple[State, Assessment]:
+        learnt, assessed = cls.study_later(history, params)
+        return learnt, assessed[0]
 
     @override
     @staticmethod
     def learn(history: Series, params: DetectorParams) -> State:
-        return SubsequenceKnn.study(history, params)[0]
+        return SubsequenceKnn.study_later(history, params)[0]
 
     @override
     @classmethod
@@ -119,204 +120,185 @@ class SubsequenceKnn(CalibratedDetector):
         assert isinstance(params, SubsequenceKnnParams)
         from app.detectors.kernels_joins import on_grid
 
-        values = on_grid(series.values)
-        n = len(values)
-        lengths = _lengths(n, _LADDER_IN_VIEW, params.window_points)
-        total = np.zeros(n)
-        expected = np.zeros(n)
-        for place, length in enumerate(lengths.tolist()):
-            distances, near = _in_view(values, length, params.neighbors)
-            usual, spread = _usual(distances[None])
-            total += np.square(_combined(distances[None], usual, spread))
-            if place == _middle(lengths):
-                expected = near
-        return Assessment.of_distances(series.values, expected, _widened(np.sqrt(total), int(lengths[0])))
+        lengths = _LADDER if params.window_points is None else (params.window_points,)
+        shortest = max(len(series) // _FEWEST_WINDOWS, 1)
+        lengths = lengths if lengths[0] <= shortest else (shortest,)
+        neighbor = params.neighbors or _NEIGHBOR_IN_VIEW
+        members = tuple(Member(length, metric, neighbor) for length in lengths for metric in (0, 1))
+        scores, expected = member_scores(on_grid(series.values), members)
+        total = np.square(standing_out(scores)).sum(axis=0)
+        distances = widened(np.sqrt(total), 2 * lengths[0] - 1)
+        return Assessment.of_distances(series.values, expected, distances)
 
     @override
     @staticmethod
     def points_of_context(learnt: State) -> int:
-        return int(learnt["lengths"][-1]) - 1
+        return Plan.load(learnt).context_points
 
     @override
     @staticmethod
     def assess(learnt: State, stretch: Series) -> Assessment:
-        from app.detectors.kernels_joins import join, on_grid
+        return SubsequenceKnn.assess_later(learnt, stretch, 0)
 
-        reference, lengths = learnt["reference"], learnt["lengths"].astype(np.int64)
-        values = on_grid(stretch.values)
-        longest = int(lengths[-1])
-        n = len(values) - longest + 1
-        distances = np.empty((len(lengths), 2, n))
-        expected = np.zeros(n)
-        is_seam = learnt["is_seam"] > 0
-        for place, length in enumerate(lengths.tolist()):
-            part = values[longest - length :]
-            a, b = windows_of(part, length), windows_of(reference, length, is_seam)
-            nothing = np.zeros(n, np.int64)
-            k = int(learnt["neighbors"])
-            far, where = join(part, reference, length, _block(length), k, nothing, nothing, *a, *b, _LEVELS)
-            distances[place] = _kth(far)
-            if place == _middle(lengths):
-                expected = _expected(part, reference, length, where[0])
-        combined = _combined(distances, learnt["usual"], learnt["spread"])
-        return Assessment.of_distances(stretch.values[longest - 1 :], expected, combined)
+    @override
+    @classmethod
+    def assess_later(cls, learnt: State, stretch: Series, lookahead_points: int) -> Assessment:
+        from app.detectors.kernels_joins import on_grid
+
+        plan = Plan.load(learnt)
+        scores = _scores_against(plan, on_grid(stretch.values), learnt["reference"])
+        curves = learnt["curves"][learnt["lookaheads"].tolist().index(lookahead_points)]
+        return _assess(plan, scores, curves, stretch.values, lookahead_points)
 
 
-def choose_references(n: int) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """Which of n points are compared with, and before which of these is a seam: shapes (r,), r at most 10,000.
+class Plan(NamedTuple):
+    """Which windows are compared, and how their distances come together."""
 
-    All of them, or stretches of equal length that are evenly spaced, the first and the last points among them.
+    windows: tuple[int, ...]
+    """Lengths, rising."""
+    forecast_window: int
+    shape_weight: float
+    forecast_weight: float
+    neighbors: int
+    hold_points: int
+    span_points: int
+    """Forecasts that are off count by a weight that falls by 1 / span a point, for twice as many points."""
+
+    @classmethod
+    def of(cls, history: Series, params: SubsequenceKnnParams) -> "Plan":
+        """What suits a history and the parameters."""
+        n = len(history)
+        most = max(n // _FEWEST_WINDOWS, 1)
+        cycle = find_cycle_points(history.values)
+        lengths = [min(max(round(cycle * share), _SHORTEST), _LONGEST) for share in _CYCLE_SHARES]
+        if not cycle:
+            lengths = list(_PLAIN_WINDOWS)
+        asked = lengths if params.window_points is None else [params.window_points]
+        windows = tuple(sorted({min(length, most) for length in asked}))
+        return cls(
+            windows=windows,
+            forecast_window=windows[-1] if cycle else windows[0],
+            shape_weight=2.0 if cycle else 1.0,
+            forecast_weight=1.0 if cycle else 2.0,
+            neighbors=params.neighbors or (1 if cycle else _FORECASTS),
+            hold_points=min(params.hold_points, n // _FEWEST_WINDOWS),
+            span_points=min(_CYCLE_SPAN if cycle else _PLAIN_SPAN, most),
+        )
+
+    @classmethod
+    def load(cls, learnt: State) -> "Plan":
+        """As a state has it."""
+        forecast_window, shape_weight, forecast_weight, neighbors, hold, span = learnt["plan"].tolist()
+        windows = tuple(int(length) for length in learnt["windows"].tolist())
+        return cls(windows, int(forecast_window), shape_weight, forecast_weight, int(neighbors), int(hold), int(span))
+
+    @property
+    def smoothed_points(self) -> int:
+        """Forecasts that count for a point, its own included."""
+        return 2 * self.span_points
+
+    @property
+    def first_scored(self) -> int:
+        """Index of the first point for which every member has a score."""
+        return max(self.windows[-1] - 1, self.forecast_window + self.smoothed_points - 1)
+
+    @property
+    def context_points(self) -> int:
+        """Points before it that the assessment of a point depends on."""
+        return self.first_scored + self.hold_points
+
+    @property
+    def most_neighbors(self) -> int:
+        """Neighbours that are looked for."""
+        return max(self.neighbors, _FORECASTS)
+
+    def look(self, lookahead: int) -> int:
+        """How many of the points after it serve the windows: the first ones serve to hold."""
+        return lookahead - min(self.hold_points, lookahead)
+
+    def lookaheads(self) -> tuple[int, ...]:
+        """Points to wait for that make a difference: 0, 1, 2, 4 ... until all windows over a point are complete."""
+        settled = self.hold_points + self.windows[-1] - 1
+        return tuple(sorted({0, settled} | {2**power for power in range(settled.bit_length()) if 2**power < settled}))
+
+    def members(self) -> tuple[tuple[int, float], ...]:
+        """For each member, how many points it covers and its weight: level and shape by length, then the forecast."""
+        of_windows = [(length, weight) for length in self.windows for weight in (1.0, self.shape_weight)]
+        return (*of_windows, (self.smoothed_points, self.forecast_weight))
+
+
+def _scores_within(plan: Plan, reference: FloatArray) -> FloatArray:
+    """As `_scores_against`, of the reference itself, each window against those that do not overlap it."""
+    joined = {length: join_within(reference, length, plan.most_neighbors) for length in plan.windows}
+    return _scores(plan, joined, reference, reference)
+
+
+def _scores_against(plan: Plan, values: FloatArray, reference: FloatArray) -> FloatArray:
+    """What each member says of each point from `first_scored` on, and what is expected there: shape (members + 1, n).
+
+    Values and reference are on the grid; NaN stands for nothing.
     """
-    if n <= _MOST_REFERENCES:
-        return np.arange(n), np.zeros(n, dtype=np.bool_)
-    length = _MOST_REFERENCES // _STRETCHES
-    starts = np.linspace(0, n - length, _STRETCHES).astype(np.intp)
-    is_seam = np.arange(length * _STRETCHES) % length == 0
-    is_seam[0] = False
-    return (starts[:, None] + np.arange(length)).ravel(), is_seam
+    joined = {}
+    for length in plan.windows:
+        before = length - 1 + (plan.smoothed_points if length == plan.forecast_window else 0)
+        joined[length] = join_with(values[plan.first_scored - before :], reference, length, plan.most_neighbors)
+    return _scores(plan, joined, values, reference)
 
 
-def windows_of(values: FloatArray, length: int, is_seam: NDArray[np.bool_] | None = None) -> Windows:
-    """The windows of this length in values on the grid; those across a seam are far from everything."""
-    from app.detectors.kernels_joins import FAR, moments
-
-    mean, variance = moments(values, length)
-    weight = np.stack([np.ones_like(mean) if f is None else 1.0 / (np.sqrt(variance) + f) for f in _FLOORS])
-    own = variance * weight * weight
-    if is_seam is not None and is_seam.any():
-        for seam in np.flatnonzero(is_seam).tolist():
-            own[:, max(seam - length + 1, 0) : seam] = FAR
-    return Windows(mean, own, weight)
-
-
-def _join_itself(
-    reference: FloatArray, is_seam: NDArray[np.bool_], lengths: NDArray[np.int64], neighbors: int
-) -> tuple[FloatArray, FloatArray]:
-    """The distances of the windows that end at each point, shape (lengths, 2, n), and what is expected there."""
-    from app.detectors.kernels_joins import join
-
-    n = len(reference)
-    distances = np.full((len(lengths), 2, n), np.nan)
-    expected = np.zeros(n)
-    for place, length in enumerate(lengths.tolist()):
-        windows = windows_of(reference, length, is_seam)
-        skips = _overlaps(np.arange(n), np.arange(n), length)
-        far, where = join(reference, reference, length, _block(length), neighbors, *skips, *windows, *windows, _LEVELS)
-        distances[place, :, length - 1 :] = _kth(far)
-        if place == _middle(lengths):
-            expected[length - 1 :] = _expected(reference, reference, length, where[0])
-    return distances, expected
-
-
-def _overlaps(
-    places: NDArray[np.intp], kept: NDArray[np.intp], length: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """From and to which of the kept windows each window of this length has points in common: shapes (windows,)."""
-    starts = places[: len(places) - length + 1]
-    last = len(kept) - length + 1
-    skip_from = np.minimum(np.searchsorted(kept, starts - length, "right"), last)
-    skip_to = np.minimum(np.searchsorted(kept, starts + length), last)
-    return skip_from.astype(np.int64), skip_to.astype(np.int64)
-
-
-def _in_view(values: FloatArray, length: int, neighbors: int) -> tuple[FloatArray, FloatArray]:
-    """Distances of the windows that cover each point, on average, shape (2, n), and what is expected of the points.
-
-    Long windows are compared by averages of some points each.
-    """
-    from app.detectors.kernels_joins import GRID, join, on_grid
-
-    n = len(values)
-    factor = max(length // _FULL_DETAIL, 1)
-    coarse = on_grid(values[: n // factor * factor].reshape(-1, factor).mean(axis=1) / GRID)
-    m = max(length // factor, 1)
-    kept, is_seam = choose_references(len(coarse))
-    reference = coarse[kept]
-    skips = _overlaps(np.arange(len(coarse)), kept, m)
-    windows = *windows_of(coarse, m), *windows_of(reference, m, is_seam)
-    far, where = join(coarse, reference, m, _block(m), neighbors, *skips, *windows, _LEVELS)
-    spread = np.stack([np.repeat(_spread(of_metric, m), factor) for of_metric in _kth(far)])
-    spread = np.pad(spread, ((0, 0), (0, n - spread.shape[1])), mode="edge")
-    expected = np.pad(_expected(coarse, reference, m, where[0]), (m - 1, 0), mode="edge")
-    expected = np.repeat(expected, factor)
-    return spread, np.pad(expected, (0, n - len(expected)), mode="edge")
-
-
-def _spread(of_windows: FloatArray, length: int) -> FloatArray:
-    """The mean over the windows that cover each point, from shape (n - length + 1,) to (n,)."""
-    totals = np.concatenate(([0.0], np.cumsum(np.nan_to_num(of_windows))))
-    points = np.arange(len(of_windows) + length - 1)
-    first, last = np.maximum(points - length + 1, 0), np.minimum(points, len(of_windows) - 1) + 1
-    spread: FloatArray = (totals[last] - totals[first]) / (last - first)
-    return spread
-
-
-def _widened(distances: FloatArray, length: int) -> FloatArray:
-    """The largest within the windows of the shortest length that cover each point: nothing is located finer."""
-    from scipy.ndimage import maximum_filter1d
-
-    widened: FloatArray = maximum_filter1d(distances, 2 * length - 1, mode="nearest")
-    return widened
-
-
-def _lengths(n: int, ladder: tuple[int, ...], chosen: int | None) -> NDArray[np.int64]:
-    """The lengths of windows for n points: those that fit in 32 times, or one that fits in four times."""
-    longest = max(n // 4, 1)
-    lengths = [length for length in ladder if length * _FEWEST_WINDOWS <= n] or [min(longest, ladder[0])]
-    return np.array(lengths if chosen is None else [min(chosen, longest)], np.int64)
-
-
-def _middle(lengths: NDArray[np.int64]) -> int:
-    return len(lengths) // 2
-
-
-def _block(length: int) -> int:
-    """Windows of which one neighbour is taken at most."""
-    return max(length, _SHORTEST_BLOCK)
-
-
-def _kth(squares: FloatArray) -> FloatArray:
-    """The distance to the farthest neighbour that there is, NaN where there is none: shape (..., k) to (...)."""
-    last = np.count_nonzero(np.isfinite(squares), axis=-1) - 1
-    kth: FloatArray = np.sqrt(np.take_along_axis(squares, np.maximum(last, 0)[..., None], axis=-1)[..., 0])
-    return kth
-
-
-def _usual(distances: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Median and spread of the distances over all points, of each length and metric: shapes (lengths, 2, 1)."""
-    usual = np.zeros((*distances.shape[:2], 1))
-    spread = np.ones((*distances.shape[:2], 1))
-    for place in np.ndindex(*distances.shape[:2]):
-        known = distances[place][np.isfinite(distances[place])]
-        if len(known):
-            usual[place] = np.median(known)
-            spread[place] = _MAD_TO_STD * np.median(np.abs(known - usual[place]))
-            spread[place] = max(spread[place].item(), 0.1 * usual[place].item(), _QUIETEST)
-    return usual, spread
-
-
-def _combined(distances: FloatArray, usual: FloatArray, spread: FloatArray) -> FloatArray:
-    """One distance a point, from shape (lengths, 2, n): the root of the sum of the squares of what is unusual."""
-    excess = np.maximum((distances - usual) / spread, 0.0)
-    total = np.zeros(distances.shape[2])
-    for place in np.ndindex(*distances.shape[:2]):  # one after the other: the same bits for one point and for many
-        total += excess[place] * excess[place]
-    combined: FloatArray = np.sqrt(total)
-    return combined
-
-
-def _expected(values: FloatArray, reference: FloatArray, length: int, places: NDArray[np.int64]) -> FloatArray:
-    """What the last value of each window should have been, in standard units, as its nearest neighbour went on."""
+def _scores(plan: Plan, joined: Mapping[int, Joined], values: FloatArray, reference: FloatArray) -> FloatArray:
     from app.detectors.kernels_joins import GRID
 
-    nearest = np.maximum(places[:, 0], 0)
-    if length == 1:
-        return reference[nearest] / GRID
-    before = _sums(values, length - 1)[: len(nearest)] - _sums(reference, length - 1)[nearest]
-    return (reference[nearest + length - 1] + before / (length - 1)) / GRID
+    n = max(len(values) - plan.first_scored, 0)
+    rows = [
+        mean_distance(squares[len(squares) - n :, : plan.neighbors])
+        for length in plan.windows
+        for squares in joined[length].squares
+    ]
+    length = plan.forecast_window
+    windows = joined[length].places.shape[1]
+    nearest = Joined(joined[length].squares[:, :, :_FORECASTS], joined[length].places[:, :, :_FORECASTS])
+    # The last window forecasts a value that has not come.
+    forecasts = followed(nearest, values[len(values) - windows - length + 1 :], reference, length)[:-1]
+    forecasts = forecasts[len(forecasts) - (n + plan.smoothed_points - 1) :]
+    off = np.nan_to_num(np.abs(values[len(values) - len(forecasts) :] / GRID - forecasts))
+    return np.stack([*rows, _smoothed(off, plan), np.nan_to_num(forecasts[len(forecasts) - n :])])
 
 
-def _sums(values: FloatArray, length: int) -> FloatArray:
-    """Sums of the windows of this length; whole numbers, so they are exact."""
-    totals = np.concatenate(([0.0], np.cumsum(values)))
-    return totals[length:] - totals[:-length]
+def _smoothed(off: FloatArray, plan: Plan) -> FloatArray:
+    """The weighted mean of each and of those before it, of which there are fewer by `smoothed_points` - 1."""
+    n = len(off) - plan.smoothed_points + 1
+    weights = (1.0 - 1.0 / plan.span_points) ** np.arange(plan.smoothed_points)
+    total = np.zeros(n)
+    for back, weight in enumerate((weights / weights.sum()).tolist()):
+        start = plan.smoothed_points - 1 - back
+        total += weight * off[start : start + n]
+    return total
+
+
+def _ahead(plan: Plan, scores: FloatArray, lookahead: int, member: int) -> FloatArray:
+    """The mean of a member's scores over the windows that cover a point and are complete after `lookahead` points."""
+    look = plan.look(lookahead)
+    covered = min(look + 1, plan.members()[member][0])
+    n = max(scores.shape[1] - look, 0)
+    total = np.zeros(n)
+    for after in range(covered):
+        total += scores[member, after : after + n]
+    mean: FloatArray = total / covered
+    return mean
+
+
+def _assess(plan: Plan, scores: FloatArray, curves: FloatArray, values: FloatArray, lookahead: int) -> Assessment:
+    """Of the points that have `context_points` before them and `lookahead` after; values: shape (n,), to the last."""
+    n = scores.shape[1] - plan.hold_points - lookahead
+    if n <= 0:
+        return Assessment.unknown(0)
+    total = np.zeros(scores.shape[1] - plan.look(lookahead))
+    for member, (_, weight) in enumerate(plan.members()):
+        unusual = surprise(_ahead(plan, scores, lookahead, member), curves[member])
+        total += weight * unusual * unusual
+    held = total[:n].copy()
+    for shift in range(1, len(total) - n + 1):
+        np.maximum(held, total[shift : shift + n], out=held)
+    first = plan.context_points
+    expected = scores[-1, plan.hold_points : plan.hold_points + n]
+    return Assessment.of_distances(values[first : first + n], expected, np.sqrt(held))

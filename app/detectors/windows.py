@@ -32,7 +32,10 @@ _NEGLIGIBLE = 1e-6
 _RIDGE_SHARE = 1e-3
 _WORST_SHARE = 0.02
 _LIMIT_FACTOR = 3.0
-_MOST_MENDED = 0.1
+_MOST_UNCLEAN = 0.1
+_GROSS_ODDS = 1e4
+_MOST_GROSS = 0.02
+_FAR_FACTOR = 1.5
 
 
 class WindowParams(CalibratedParams):
@@ -92,8 +95,10 @@ class WindowDetector(CalibratedDetector):
     """A detector that judges the window that ends at a point.
 
     Subclasses give `learn_windows` and `distances`. The windows of a history are judged in a few stretches, each by
-    what is learnt from the windows that share no point with it. A point is odd itself when all windows that cover it
-    are: it is mended before the points after it are judged, or one anomaly would make a whole window of points odd.
+    what is learnt from the windows that share no point with it. A point far off what is expected of it is an anomaly
+    itself; in the windows of the points after it what was expected stands in its place, or one anomaly would make a
+    whole window of points odd. With the points after it in view, a point is as odd as the windows over it are on
+    average: as they are if it is far off itself, and without those that are far off if it is not.
     """
 
     __slots__ = ()
@@ -107,13 +112,16 @@ class WindowDetector(CalibratedDetector):
     def learn_windows(values: FloatArray, starts: NDArray[np.intp], shared: State, params: WindowParams) -> State:
         """What is to be known of the windows of `values` that begin at `starts`, one or more.
 
-        shared: `window_points`, `level`, `coefficients` and `limit`; they are part of what is learnt anyway.
+        shared: `window_points`, `level`, `coefficients`, `limit`, `farthest`; they are part of what is learnt.
         """
 
     @staticmethod
     @abstractmethod
-    def distances(learnt: State, values: FloatArray) -> FloatArray:
-        """How far each window of `values` is from normal ones: shape (n - window_points + 1,), at least 0."""
+    def distances(learnt: State, past: FloatArray, values: FloatArray) -> FloatArray:
+        """How far each window is from normal ones: shape (n - window_points + 1,), at least 0.
+
+        past, values: shape (n,); a window is the newest of `values` after the points before it of `past`.
+        """
 
     # ---- the hooks of the calibrated -----------------------------------------------------------------------
 
@@ -126,14 +134,14 @@ class WindowDetector(CalibratedDetector):
     @override
     @staticmethod
     def points_of_context(learnt: State) -> int:
-        return int(learnt["window_points"]) - 1
+        return 2 * (int(learnt["window_points"]) - 1)
 
     @override
     @classmethod
     def assess(cls, learnt: State, stretch: Series) -> Assessment:
-        expected = expect(stretch.values, learnt)
-        distances = cls.distances(learnt, stretch.values)
-        return Assessment.of_distances(stretch.values[-len(expected) :], expected, distances)
+        before = int(learnt["window_points"]) - 1
+        past, values = _calmed(stretch.values, learnt)[before:], stretch.values[before:]
+        return Assessment.of_distances(values[before:], expect(past, learnt), cls.distances(learnt, past, values))
 
     @override
     @classmethod
@@ -152,8 +160,11 @@ class WindowDetector(CalibratedDetector):
     @classmethod
     def assess_in_view(cls, series: Series, params: DetectorParams) -> Assessment:
         assert isinstance(params, WindowParams)
-        judged = cls._judge_history(series, _share(series, params), params)
-        return _assessment(series.values, judged.expected, _of_points(judged.distances, judged.points))
+        values, shared = series.values, _share(series, params)
+        past, before = _calmed_history(values, shared), int(shared["window_points"]) - 1
+        folds = cls._learn_by_folds(values, shared, params)
+        own, calm = (_of_points(cls._distances_by_folds(folds, each, each, before), before) for each in (values, past))
+        return _assessment(values, expect_in_view(past, shared), np.where(past == values, calm, own))
 
     # ---- how -----------------------------------------------------------------------------------------------
 
@@ -161,34 +172,21 @@ class WindowDetector(CalibratedDetector):
     def _learn(cls, history: Series, shared: State, params: WindowParams) -> State:
         values = history.values
         starts = np.flatnonzero(_are_clean(values, shared))
-        return {**shared, **cls.learn_windows(values, starts, shared, params)}
+        return {**shared, **cls.learn_windows(_calmed_history(values, shared), starts, shared, params)}
 
     @classmethod
     def _assess_left_out(cls, history: Series, shared: State, params: WindowParams) -> Assessment:
-        judged = cls._judge_history(history, shared, params)
-        before = judged.points - 1
-        distances = np.where(judged.is_gross[before:], judged.distances, judged.mended_distances)
-        assessed = _assessment(history.values[before:], judged.expected[before:], distances)
+        values = history.values
+        past, before = _calmed_history(values, shared), int(shared["window_points"]) - 1
+        distances = cls._distances_by_folds(cls._learn_by_folds(values, shared, params), past, values, before)
+        assessed = _assessment(values[before:], expect(past, shared), distances)
         nothing = Assessment.unknown(before)
         return Assessment(*(np.concatenate(pair) for pair in zip(nothing, assessed, strict=True)))
 
     @classmethod
-    def _judge_history(cls, history: Series, shared: State, params: WindowParams) -> "_Judged":
-        values = history.values
-        points = int(shared["window_points"])
-        learnt = cls._learn_by_folds(values, shared, params)
-        distances = cls._distances_by_folds(learnt, values, points)
-        is_gross = find_gross(_of_points(distances, points), _MOST_MENDED)
-        if not is_gross.any():
-            return _Judged(points, distances, distances, is_gross, expect_in_view(values, shared))
-        mended = _mend(values, is_gross, shared)
-        mended_distances = cls._distances_by_folds(learnt, mended, points)
-        return _Judged(points, distances, mended_distances, is_gross, expect_in_view(mended, shared))
-
-    @classmethod
     def _learn_by_folds(cls, values: FloatArray, shared: State, params: WindowParams) -> list["_Fold"]:
         points = int(shared["window_points"])
-        are_clean = _are_clean(values, shared)
+        are_clean, values = _are_clean(values, shared), _calmed_history(values, shared)
         m, folds = len(are_clean), []
         for start, end in pairwise(np.linspace(0, m, min(cls.folds, m) + 1).astype(int).tolist()):
             rest = np.r_[0 : max(start - points + 1, 0), min(end + points - 1, m) : m]
@@ -198,11 +196,12 @@ class WindowDetector(CalibratedDetector):
         return folds
 
     @classmethod
-    def _distances_by_folds(cls, folds: list["_Fold"], values: FloatArray, points: int) -> FloatArray:
+    def _distances_by_folds(cls, folds: list["_Fold"], past: FloatArray, values: FloatArray, before: int) -> FloatArray:
         """The distance of each window, by what was learnt from others; NaN where there are none."""
-        distances = np.full(len(values) - points + 1, np.nan)
+        distances = np.full(len(values) - before, np.nan)
         for start, end, learnt in folds:
-            distances[start:end] = cls.distances(learnt, values[start : end + points - 1])
+            part = slice(start, end + before)
+            distances[start:end] = cls.distances(learnt, past[part], values[part])
         return distances
 
 
@@ -214,26 +213,27 @@ class _Fold(NamedTuple):
     learnt: State
 
 
-class _Judged(NamedTuple):
-    """A history, each window judged by what is learnt from others.
-
-    distances, mended_distances: shape (n - points + 1,), of the windows as they are, and with gross points mended.
-    is_gross, expected: shape (n,).
-    """
-
-    points: int
-    distances: FloatArray
-    mended_distances: FloatArray
-    is_gross: NDArray[np.bool_]
-    expected: FloatArray
-
-
 def _share(history: Series, params: WindowParams) -> State:
     """What all detectors of windows know of a history."""
     points = choose_window_points(history, params.window_points)
     level = choose_level(history.values, points)
-    expected = learn_expected(history.values, points, level)
-    return {"window_points": np.array(float(points)), "level": np.array(level), **expected}
+    shared = {"window_points": np.array(float(points)), "level": np.array(level)}
+    shared |= learn_expected(history.values, points, level)
+    off = np.abs(history.values[points - 1 :] - expect(history.values, shared))
+    return {**shared, "farthest": np.array(_farthest(off))}
+
+
+def _farthest(off: FloatArray) -> float:
+    """How far off what is expected of it a point may be to count as it is in the windows of the points after it.
+
+    As far as one in ten thousand would be, were the tail exponential; if more than a few are, half as far again as
+    those.
+    """
+    beginning, middle = np.quantile(off, (0.75, 0.875)).tolist()
+    farthest = beginning + (middle - beginning) / np.log(2.0) * np.log(_GROSS_ODDS / 4.0)
+    if np.count_nonzero(off > farthest) > _MOST_GROSS * len(off):
+        return _FAR_FACTOR * float(np.quantile(off, 1.0 - _MOST_GROSS / 4.0))
+    return float(max(farthest, _NEGLIGIBLE))
 
 
 def learn_expected(values: FloatArray, points: int, level: float) -> State:
@@ -260,8 +260,9 @@ def learn_expected(values: FloatArray, points: int, level: float) -> State:
 
 def _are_clean(values: FloatArray, shared: State) -> NDArray[np.bool_]:
     """Which windows have no point in them that is far off what is expected of it; all, if most have: shape (m,)."""
-    is_gross = find_gross(values - expect_in_view(values, shared), _MOST_MENDED)
-    are_clean = ~sliding_window_view(is_gross, int(shared["window_points"])).any(axis=1)
+    is_gross = find_gross(values - expect_in_view(values, shared), _MOST_UNCLEAN)
+    covered = sliding_window_view(is_gross, int(shared["window_points"]))
+    are_clean = np.array(~covered.any(axis=1))
     return are_clean if 2 * np.count_nonzero(are_clean) > len(are_clean) else np.ones(len(are_clean), np.bool_)
 
 
@@ -282,22 +283,31 @@ def expect_in_view(values: FloatArray, learnt: State) -> FloatArray:
     return np.where(np.isnan(both), np.where(np.isnan(forward), backward, forward), both)
 
 
-def _mend(values: FloatArray, is_gross: NDArray[np.bool_], shared: State) -> FloatArray:
-    """The values with what was to be expected in the place of gross ones."""
-    from app.detectors import kernels_windows
-
-    known = shared["coefficients"], float(shared["limit"])
-    mended = kernels_windows.mend(values, is_gross.astype(np.float64), *known)
-    before = len(known[0]) - 2
-    is_early = (is_gross & (np.arange(len(values)) < before))[::-1].astype(np.float64)
-    return kernels_windows.mend(np.ascontiguousarray(mended[::-1]), is_early, *known)[::-1].copy()
+def _calmed(values: FloatArray, learnt: State) -> FloatArray:
+    """The values with what was expected in the place of those far off it; the first have too few before them: as is."""
+    before = len(learnt["coefficients"]) - 2
+    expected = expect(values, learnt)
+    is_gross = np.abs(values[before:] - expected) > float(learnt["farthest"])
+    return np.concatenate((values[:before], np.where(is_gross, expected, values[before:])))
 
 
-def _of_points(distances: FloatArray, points: int) -> FloatArray:
-    """The smallest distance of the windows that cover each point: shape (n,) of shape (n - points + 1,)."""
-    padded = np.concatenate((np.full(points - 1, np.inf), distances, np.full(points - 1, np.inf)))
-    smallest: FloatArray = sliding_window_view(padded, points).min(axis=1)
-    return smallest
+def _calmed_history(values: FloatArray, learnt: State) -> FloatArray:
+    """The same; the first are held to what those after them say."""
+    before = len(learnt["coefficients"]) - 2
+    calmed = _calmed(values, learnt)
+    calmed[:before] = _calmed(np.ascontiguousarray(calmed[::-1]), learnt)[::-1][:before]
+    return calmed
+
+
+def _of_points(distances: FloatArray, before: int) -> FloatArray:
+    """The mean distance of the windows that cover each point: shape (n,) of shape (n - before,)."""
+    padded = np.concatenate((np.full(before, np.nan), distances, np.full(before, np.nan)))
+    covering = sliding_window_view(padded, before + 1)
+    known = np.isfinite(covering)
+    counts = known.sum(axis=1)
+    totals = np.sum(covering, axis=1, where=known)
+    means: FloatArray = np.where(counts > 0, totals / np.maximum(counts, 1), np.nan)
+    return means
 
 
 def _assessment(values: FloatArray, expected: FloatArray, distances: FloatArray) -> Assessment:

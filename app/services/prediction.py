@@ -32,7 +32,7 @@ class BatchVerdicts:
     @classmethod
     def nothing(cls, n: int) -> Self:
         """Of n points that are none so far."""
-        return cls(np.full(n, InvalidInput.status, np.int16), np.zeros(n, np.int32), _empty_verdicts(n))
+        return cls(np.full(n, InvalidInput.status, np.int16), np.zeros(n, np.int32), Verdicts.unknown(n))
 
     def put(self, points: slice | NDArray[np.intp], version: int, verdicts: Verdicts) -> None:
         """Set what is said of these points."""
@@ -98,8 +98,3 @@ def _parse_name(raw: str) -> str | InvalidInput:
     faults: list[Fault] = []
     name = parse_series_id(raw, faults, "body")
     return InvalidInput(faults) if faults else name
-
-
-def _empty_verdicts(n: int) -> Verdicts:
-    expected, lower, upper, score, severity, p_value = np.zeros((6, n))
-    return Verdicts(expected, lower, upper, score, np.zeros(n, np.bool_), severity, p_value, np.zeros(n, np.int8))

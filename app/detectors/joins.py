@@ -1,0 +1,139 @@
+"""Windows against windows: what `subsequence_knn` knows of the distances between the windows of two series."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.series import FloatArray
+
+LEVEL_SHARES = np.array([0.3, 0.0])
+"""The share of the squared difference of the means, for each of the two metrics: level and shape."""
+
+_FLOORS = (None, 0.5)
+"""What is added to a window's deviation before it is divided by it; None for the metric that does not normalise."""
+_SHORTEST_BLOCK = 16
+_LARGEST_LAG = 400
+_HIGHER = 0.05
+_CLEAR = 0.25
+_NEGLIGIBLE = 1e-12
+
+Places = NDArray[np.int64]
+
+
+class Windows(NamedTuple):
+    """The windows of one length in a series: means, shape (windows,), and own and weight, shape (2, windows).
+
+    own: squared deviation from the mean, a point, as a metric weighs it; weight: what a metric multiplies by.
+    """
+
+    mean: FloatArray
+    own: FloatArray
+    weight: FloatArray
+
+
+class Joined(NamedTuple):
+    """The k nearest windows of each window: squares and places of shape (2, windows, k); NaN and -1 for none."""
+
+    squares: FloatArray
+    places: Places
+
+
+def windows_of(values: FloatArray, length: int, is_seam: NDArray[np.bool_] | None = None) -> Windows:
+    """The windows of this length in values on the grid; those across a seam are far from everything."""
+    from app.detectors.kernels_joins import FAR, moments
+
+    mean, variance = moments(values, length)
+    deviation = np.sqrt(variance)
+    weight = np.stack([np.ones_like(mean) if floor is None else 1.0 / (deviation + floor) for floor in _FLOORS])
+    own = variance * weight * weight
+    if is_seam is not None:
+        for seam in np.flatnonzero(is_seam).tolist():
+            own[:, max(seam - length + 1, 0) : seam] = FAR
+    return Windows(mean, own, weight)
+
+
+def join_with(values: FloatArray, reference: FloatArray, length: int, k: int) -> Joined:
+    """The nearest windows in the reference of each window in values, both on the grid and at least that long."""
+    from app.detectors.kernels_joins import join
+
+    nothing = np.zeros(len(values) - length + 1, np.int64)
+    windows = *windows_of(values, length), *windows_of(reference, length)
+    return Joined(*join(values, reference, length, _block(length), k, nothing, nothing, *windows, LEVEL_SHARES))
+
+
+def join_within(
+    values: FloatArray, length: int, k: int, kept: Places | None = None, is_seam: NDArray[np.bool_] | None = None
+) -> Joined:
+    """The nearest windows of each window in the same values that have no point in common with it.
+
+    kept: the points that are references, rising, all by default; is_seam: which of them do not follow the one before.
+    """
+    from app.detectors.kernels_joins import join
+
+    places = np.arange(len(values)) if kept is None else kept
+    reference = values[places]
+    starts = np.arange(len(values) - length + 1)
+    last = len(places) - length + 1
+    skip_from = np.minimum(np.searchsorted(places, starts - length, "right"), last)
+    skip_to = np.minimum(np.searchsorted(places, starts + length), last)
+    windows = *windows_of(values, length), *windows_of(reference, length, is_seam)
+    return Joined(*join(values, reference, length, _block(length), k, skip_from, skip_to, *windows, LEVEL_SHARES))
+
+
+def mean_distance(squares: FloatArray) -> FloatArray:
+    """The mean of the distances to the neighbours that there are, NaN where there is none: shape (..., k) to (...)."""
+    distances = np.sqrt(squares)
+    total = np.zeros(squares.shape[:-1])
+    found = np.zeros(squares.shape[:-1])
+    for place in range(squares.shape[-1]):  # one after the other: the same bits for one window and for many
+        is_there = ~np.isnan(distances[..., place])
+        total += np.where(is_there, distances[..., place], 0.0)
+        found += is_there
+    mean: FloatArray = total / np.where(found > 0, found, np.nan)
+    return mean
+
+
+def followed(joined: Joined, values: FloatArray, reference: FloatArray, length: int) -> FloatArray:
+    """What came next after the neighbours of each window, were it at the level of the window: NaN for none.
+
+    In standard units, shape (windows,): the forecast of the value after each window.
+    """
+    from app.detectors.kernels_joins import GRID, moments
+
+    own, others = moments(values, length)[0], moments(reference, length)[0]
+    total = np.zeros(len(own))
+    found = np.zeros(len(own))
+    for place in range(joined.places.shape[2]):
+        at = joined.places[0, :, place]
+        is_there = (at >= 0) & (at + length < len(reference))
+        at = np.where(is_there, at, 0)
+        following = reference[np.minimum(at + length, len(reference) - 1)] / GRID
+        total += np.where(is_there, following + (1.0 - LEVEL_SHARES[0]) * (own - others[at]), 0.0)
+        found += is_there
+    mean: FloatArray = total / np.where(found > 0, found, np.nan)
+    return mean
+
+
+def find_cycle_points(values: FloatArray) -> int:
+    """After how many points, at most 400, a series clearly repeats itself; 0 when it does not.
+
+    The lag at which the autocorrelation rises most above its lowest before it, when by more than a quarter.
+    """
+    centred = values - values.mean()
+    lags = min(_LARGEST_LAG, len(values) // 3)
+    spectrum = np.fft.rfft(centred, 2 * len(values))
+    correlation = np.fft.irfft(spectrum.real**2 + spectrum.imag**2)[: lags + 2]
+    correlation = correlation / max(float(correlation[0]), _NEGLIGIBLE)
+    best, prominence, lowest = 0, 0.0, 1.0
+    for lag in range(2, lags):
+        lowest = min(lowest, float(correlation[lag]))
+        is_peak = correlation[lag - 1] < correlation[lag] >= correlation[lag + 1]
+        if is_peak and correlation[lag] - lowest > prominence + _HIGHER:
+            best, prominence = lag, float(correlation[lag]) - lowest
+    return best if prominence > _CLEAR else 0
+
+
+def _block(length: int) -> int:
+    """Windows of which one neighbour is taken at most."""
+    return max(length, _SHORTEST_BLOCK)
