@@ -8,10 +8,10 @@ LOCK := $(BIN)/pip-compile --quiet --strip-extras --no-header --no-emit-index-ur
 	--no-emit-options --allow-unsafe
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lock bench clean
+.PHONY: help run test check format lock bench bench-accuracy bench-false-alarms clean
 
 help: ## List the commands.
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 $(VENV)/run.stamp: requirements.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -51,6 +51,12 @@ lock: $(VENV)/dev.stamp ## Pin the dependencies of pyproject.toml anew.
 
 bench: $(VENV)/dev.stamp ## Measure speed on PostgreSQL and Redis with wrk, and write benchmark/RESULTS.md.
 	@$(BIN)/python -m benchmark.speed
+
+bench-accuracy: $(VENV)/dev.stamp ## Measure accuracy on the labelled series in DATA=folder, and write benchmark/ACCURACY.md.
+	@$(BIN)/python -m benchmark.accuracy "$(DATA)" $(ARGS)
+
+bench-false-alarms: $(VENV)/dev.stamp ## Measure false alarms on normal data, and write benchmark/FALSE_ALARMS.md.
+	@$(BIN)/python -m benchmark.accuracy.false_alarms $(ARGS)
 
 clean: ## Remove the virtual environment and caches; DATA_DIR stays.
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

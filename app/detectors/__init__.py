@@ -11,6 +11,7 @@ from app.errors import Fault, json_pointer
 from app.series import MAX_FAULTS
 
 DETECTORS: Mapping[str, str] = {
+    "auto": "app.detectors.auto:Auto",
     "mean_std": "app.detectors.mean_std:MeanStd",
     "subsequence_knn": "app.detectors.subsequence_knn:SubsequenceKnn",
     "robust_z": "app.detectors.robust_z:RobustZ",

@@ -25,6 +25,7 @@ _FOLDS = 5
 _LEARNT = "model."
 _MOST_SET_ASIDE = 0.1
 _MOST_WINDOWS_SET_ASIDE = 0.3
+_SPIKE_POINTS = 9
 
 
 class CalibratedDetector(Detector):
@@ -130,10 +131,13 @@ class CalibratedDetector(Detector):
     def fit(cls, history: Series, params: DetectorParams) -> Self:
         unit = Unit.of(history.values)
         standard = unit.series(history)
+        set_aside = cls._find_gross_values(standard)
+        standard = _bridged(standard, set_aside)
         learnt, assessed = cls.study_later(standard, params)
-        set_aside = cls._find_gross(standard, assessed[0])
-        if set_aside.any():
-            standard = cls._mended(standard, assessed[0], set_aside)
+        gross = cls._find_gross(standard, assessed[0])
+        if gross.any():
+            set_aside |= gross
+            standard = cls._mended(standard, assessed[0], gross)
             learnt, assessed = cls.study_later(standard, params)
         calibrations = [cls._calibration(standard, each, set_aside) for each in assessed.values()]
         kept = cls.points_of_context(learnt) + kinds.PAST_POINTS
@@ -163,10 +167,14 @@ class CalibratedDetector(Detector):
         unit = Unit.of(series.values)
         standard = unit.series(series)
         assessed = cls.assess_in_view(standard, params)
-        set_aside = cls._find_gross(standard, assessed)
-        normal, of_normal = standard, assessed
+        set_aside = cls._find_gross_values(standard)
+        normal, of_normal = _bridged(standard, set_aside), assessed
         if set_aside.any():
-            normal = cls._mended(standard, assessed, set_aside)
+            of_normal = cls.assess_in_view(normal, params)
+        gross = cls._find_gross(normal, of_normal)
+        if gross.any():
+            set_aside |= gross
+            normal = cls._mended(normal, of_normal, gross)
             of_normal = cls.assess_in_view(normal, params)
         calibration = cls._calibration(normal, of_normal, set_aside)
         rate = params.rate(usual_interval_s(series.timestamps_s))
@@ -253,13 +261,18 @@ class CalibratedDetector(Detector):
     @classmethod
     def _mended(cls, standard: Series, assessed: Assessment, set_aside: NDArray[np.bool_]) -> Series:
         """The series with what was expected in place of what is set aside, or with a line where that is no help."""
-        values = standard.values.copy()
+        if not cls.is_sided:
+            return _bridged(standard, set_aside)
+        return Series(standard.timestamps_s, np.where(set_aside, assessed.expected, standard.values))
+
+    @classmethod
+    def _find_gross_values(cls, standard: Series) -> NDArray[np.bool_]:
+        """Spikes that are beyond doubt, for a detector of windows: all windows over one would look like anomalies."""
+        from scipy.ndimage import median_filter
+
         if cls.is_sided:
-            values[set_aside] = assessed.expected[set_aside]
-        else:
-            good = np.flatnonzero(~set_aside)
-            values[set_aside] = np.interp(np.flatnonzero(set_aside), good, values[good])
-        return Series(standard.timestamps_s, values)
+            return np.zeros(len(standard), dtype=np.bool_)
+        return find_gross(standard.values - median_filter(standard.values, _SPIKE_POINTS), _MOST_SET_ASIDE)
 
     @classmethod
     def _find_gross(cls, standard: Series, assessed: Assessment) -> NDArray[np.bool_]:
@@ -337,3 +350,13 @@ class CalibratedDetector(Detector):
             return assessed
         nothing = Assessment.unknown(unknown)
         return Assessment(*(np.concatenate(pair) for pair in zip(nothing, assessed, strict=True)))
+
+
+def _bridged(standard: Series, set_aside: NDArray[np.bool_]) -> Series:
+    """The series with a line in place of what is set aside."""
+    if not set_aside.any():
+        return standard
+    good = np.flatnonzero(~set_aside)
+    values = standard.values.copy()
+    values[set_aside] = np.interp(np.flatnonzero(set_aside), good, values[good])
+    return Series(standard.timestamps_s, values)

@@ -64,7 +64,7 @@ class Ensemble(CalibratedDetector):
         assessed = []
         for place, name in enumerate(params.detectors):
             member = _member(name)
-            state, of_member = member.study_later(history, member.Params(seed=params.seed))
+            state, of_member = member.study_later(history, member.Params.model_validate({"seed": params.seed}))
             learnt |= {f"{place}.{key}": array for key, array in state.items()}
             learnt[f"{place}.lookaheads"] = np.array(list(of_member), dtype=np.float64)
             assessed.append(of_member)
@@ -94,7 +94,7 @@ class Ensemble(CalibratedDetector):
 
     @override
     @classmethod
-    def learn(cls, history: Series, params: DetectorParams) -> State:  # type: ignore[override]
+    def learn(cls, history: Series, params: DetectorParams) -> State:
         return cls.study_later(history, params)[0]
 
     @override

@@ -31,11 +31,11 @@ class Ewma(CalibratedDetector):
     is clipped at about 3 scales, so that one outlier hardly moves either. Both rates are the ones of a few that would
     have served the history best, one step ahead. The last few time constants are looked at, at most 200 points.
 
-    Source: S. W. Roberts, Control Chart Tests Based on Geometric Moving Averages, Technometrics 1, 1959; S. Gelper,
-    R. Fried, C. Croux, Robust Forecasting with Exponential and Holt-Winters Smoothing, Journal of Forecasting 29, 2010
-    (the clipping). Cost: O(n) to fit, 1 microsecond a point, 5 kB of state. Finds: spikes, dips, and the beginnings of
-    level shifts in series whose level and variance drift. Misses: slow changes, which it follows; how long a shift
-    lasts, as its score fades; a wrong season.
+    Source: S. W. Roberts, Control Chart Tests Based on Geometric Moving Averages, Technometrics 1, 1959; S. Gelper, R.
+    Fried, C. Croux, Robust Forecasting with Exponential and Holt-Winters Smoothing, Journal of Forecasting 29, 2010
+    (the clipping). Cost: O(n) to fit, 25 ms for 10,000 points, 20 microseconds a point, 4 kB of state. Finds: spikes,
+    dips, and the beginnings of level shifts in series whose level and variance drift. Misses: slow changes, which it
+    follows; how long a shift lasts, as its score fades; a wrong season.
     """
 
     __slots__ = ()

@@ -1,49 +1,61 @@
 """All points of a series in view: how far the windows that cover each point are from all others of the series."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from app.detectors.joins import Joined, followed, join_within
+from app.detectors.joins import LEVEL_SHARES, Joined, followed, join_within
 from app.series import FloatArray
 
-_MOST_REFERENCES = 12_000
-_STRETCHES = 8
+_MOST_POINTS = 40_000
 _FULL_DETAIL = 128
-_FEWEST_WINDOWS = 4
+_TENTH = 1.2816
+"""The standard normal quantile of 90 %."""
+_LEAST_SPREAD = 0.05
+_NEGLIGIBLE = 1e-6
+
+
+LEVEL, SHAPE, POINTS = 0, 1, 2
+"""Metrics: of windows without and with normalising them, and of single points within their windows."""
 
 
 class Member(NamedTuple):
-    """One way to look at the windows of a series: a metric, 0 for level or 1 for shape, and which neighbour counts."""
+    """One way to look at the windows of a series: a metric, and which neighbour counts, from 1."""
 
     length: int
     metric: int
     neighbor: int
 
 
-def member_scores(values: FloatArray, members: tuple[Member, ...]) -> tuple[FloatArray, FloatArray]:
+def member_scores(values: FloatArray, members: Sequence[Member]) -> tuple[FloatArray, FloatArray]:
     """What each member says of each point, shape (members, n), and what is expected there, shape (n,).
 
-    values: on the grid. Members whose windows do not fit in four times are left out; at least one must fit.
+    values: on the grid. The windows of each must fit in. Series of more than 40,000 points are looked at by averages of
+    some points each.
     """
-    lengths = sorted({member.length for member in members if member.length * _FEWEST_WINDOWS <= len(values)})
+    n = len(values)
+    factor = -(-n // _MOST_POINTS)
+    reduced = _averages(values, factor)
     of_length = {}
-    expected = np.zeros(len(values))
-    for place, length in enumerate(lengths):
-        most = max(member.neighbor for member in members if member.length == length)
-        of_length[length], forecast = _scores_of_length(values, length, most)
-        if place == 0:
-            expected = forecast
-    rows = [of_length[length][metric, neighbor - 1] for length, metric, neighbor in members if length in of_length]
-    return np.stack(rows), expected
+    expected = None
+    for length in sorted({member.length for member in members}):
+        asked = [member for member in members if member.length == length]
+        of_length[length], forecast = _scores_of_length(reduced, max(length // factor, 2), asked)
+        expected = forecast if expected is None else expected
+    assert expected is not None
+    rows = [_finer(of_length[member.length][member], factor, n) for member in members]
+    return np.stack(rows), _finer(expected, factor, n)
 
 
 def standing_out(scores: FloatArray) -> FloatArray:
-    """How many standard deviations above their mean the scores of each member are, 0 below: shape (members, n)."""
-    centred = scores - scores.mean(axis=1, keepdims=True)
-    deviation = centred.std(axis=1, keepdims=True)
-    out: FloatArray = np.maximum(centred / np.where(deviation > 0, deviation, 1.0), 0.0)
+    """How far above their median the scores of each member are, 0 below: shape (members, n).
+
+    In units of what would be a standard deviation, by the largest tenth, which a few anomalies hardly move.
+    """
+    median, tenth = np.median(scores, axis=1, keepdims=True), np.quantile(scores, 0.9, axis=1, keepdims=True)
+    spread = np.maximum((tenth - median) / _TENTH, np.maximum(_LEAST_SPREAD * median, _NEGLIGIBLE))
+    out: FloatArray = np.maximum((scores - median) / spread, 0.0)
     return out
 
 
@@ -55,41 +67,41 @@ def widened(scores: FloatArray, points: int) -> FloatArray:
     return found
 
 
-def _scores_of_length(values: FloatArray, length: int, most: int) -> tuple[FloatArray, FloatArray]:
-    """Distances to the nearest, the second ... neighbour, shape (2, most, n), and what is expected, shape (n,).
+def _scores_of_length(
+    values: FloatArray, length: int, members: Sequence[Member]
+) -> tuple[dict[Member, FloatArray], FloatArray]:
+    """What members of one length say, each of shape (n,), and what is expected, shape (n,).
 
     Windows of more than 128 points are compared by averages of some points each, which loses nothing that they see.
     """
-    from app.detectors.kernels_joins import GRID, on_grid
+    from app.detectors.kernels_joins import GRID, moments, pointwise
 
     n = len(values)
     factor = max(length // _FULL_DETAIL, 1)
-    coarse = values
-    if factor > 1:
-        coarse = on_grid(values[: n // factor * factor].reshape(-1, factor).mean(axis=1) / GRID)
+    coarse = _averages(values, factor)
     window = length // factor
-    kept, is_seam = choose_references(len(coarse))
-    joined = join_within(coarse, window, most, kept, is_seam)
+    joined = join_within(coarse, window, max(member.neighbor for member in members))
     distances = np.sqrt(_filled(joined.squares))
-    scores = np.stack([[_spread(row, window, factor, n) for row in of_metric.T] for of_metric in distances])
+    scores = {}
+    for member in members:
+        if member.metric == POINTS:
+            means = moments(coarse, window)[0]
+            places = joined.places[LEVEL, :, : member.neighbor].copy()
+            found = pointwise(coarse, coarse, window, places, means, means, 1.0 - np.sqrt(LEVEL_SHARES[LEVEL]))
+        else:
+            found = _spread(distances[member.metric, :, member.neighbor - 1], window)
+        scores[member] = _finer(found, factor, n)
     first = Joined(joined.squares[:, :, :1], joined.places[:, :, :1])
-    forecast = np.nan_to_num(followed(first, coarse, coarse[kept], window)[:-1])
-    forecast = np.concatenate((np.full(window, coarse[:window].mean() / GRID), forecast))
-    return scores, _finer(forecast, factor, n)
+    forecast = np.nan_to_num(followed(first, coarse, coarse, window)[:-1])
+    return scores, _finer(np.concatenate((np.full(window, coarse[:window].mean() / GRID), forecast)), factor, n)
 
 
-def choose_references(n: int) -> tuple[NDArray[np.intp], NDArray[np.bool_] | None]:
-    """Which of n points are compared with, and which of these do not follow the one before: shapes (r,).
-
-    All of them up to 12,000; else eight stretches of equal length, evenly spaced, the first and the last in them.
-    """
-    if n <= _MOST_REFERENCES:
-        return np.arange(n), None
-    length = _MOST_REFERENCES // _STRETCHES
-    starts = np.linspace(0, n - length, _STRETCHES).astype(np.intp)
-    is_seam = np.arange(length * _STRETCHES) % length == 0
-    is_seam[0] = False
-    return (starts[:, None] + np.arange(length)).ravel(), is_seam
+def _averages(values: FloatArray, factor: int) -> FloatArray:
+    """The means of so many points each, back on the grid."""
+    if factor == 1:
+        return values
+    whole: FloatArray = np.rint(values[: len(values) // factor * factor].reshape(-1, factor).mean(axis=1))
+    return whole
 
 
 def _filled(squares: FloatArray) -> FloatArray:
@@ -102,12 +114,13 @@ def _filled(squares: FloatArray) -> FloatArray:
     return filled
 
 
-def _spread(of_windows: FloatArray, window: int, factor: int, n: int) -> FloatArray:
-    """The mean over the windows that cover each point: shape (n,)."""
+def _spread(of_windows: FloatArray, window: int) -> FloatArray:
+    """The mean over the windows that cover each point."""
     totals = np.concatenate(([0.0], np.cumsum(of_windows)))
     points = np.arange(len(of_windows) + window - 1)
     first, last = np.maximum(points - window + 1, 0), np.minimum(points, len(of_windows) - 1) + 1
-    return _finer((totals[last] - totals[first]) / (last - first), factor, n)
+    spread: FloatArray = (totals[last] - totals[first]) / (last - first)
+    return spread
 
 
 def _finer(coarse: FloatArray, factor: int, n: int) -> FloatArray:

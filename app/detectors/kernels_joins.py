@@ -234,3 +234,26 @@ def join_last(
                     distances[at, metric, p] = part[where[p]]
                     places[at, metric, p] = where[p]
     return distances, places
+
+
+@numba.njit(cache=True, nogil=True)
+def pointwise(
+    x: FloatArray, b: FloatArray, m: int, places: Integers, mean_x: FloatArray, mean_b: FloatArray, share: float
+) -> FloatArray:
+    """How far each point is from the same point of the neighbours of its windows: root mean square, in spreads.
+
+    x: on the grid; places: shape (windows, k), in b. The neighbours are lifted by a share of the difference of means.
+    """
+    total = np.zeros(x.size)
+    count = np.zeros(x.size)
+    for i in range(places.shape[0]):
+        for p in range(places.shape[1]):
+            j = places[i, p]
+            if j < 0:
+                continue
+            shift = share * (mean_x[i] - mean_b[j])
+            for t in range(m):
+                off = (x[i + t] - b[j + t]) / GRID - shift
+                total[i + t] += off * off
+                count[i + t] += 1.0
+    return np.sqrt(total / np.maximum(count, 1.0))

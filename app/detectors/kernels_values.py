@@ -133,10 +133,17 @@ def moments(values: FloatArray, widths: Integers, limit: float, floor: float) ->
         for k in range(len(widths)):
             width = widths[k]
             first, end = i + most - width, i + most
-            trimmed = np.clip(np.sort(values[first:end]), -limit, limit)
-            if width > _FEW:
-                trimmed = trimmed[1 : width - 1]
-            mean = np.mean(trimmed)
+            total, lowest, highest = 0.0, limit, -limit
+            for j in range(first, end):
+                value = min(max(values[j], -limit), limit)
+                total += value
+                lowest, highest = min(lowest, value), max(highest, value)
+            is_trimmed = width > _FEW
+            count = width - 2 * is_trimmed
+            mean = (total - is_trimmed * (lowest + highest)) / count
+            squares = -is_trimmed * ((lowest - mean) ** 2 + (highest - mean) ** 2)
+            for j in range(first, end):
+                squares += (min(max(values[j], -limit), limit) - mean) ** 2
             result[i, 0, k] = mean
-            result[i, 1, k] = np.log(np.mean((trimmed - mean) ** 2) + floor)
+            result[i, 1, k] = np.log(max(squares, 0.0) / count + floor)
     return result

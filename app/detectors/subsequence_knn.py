@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from app.detectors.base import DetectorParams, State
 from app.detectors.calibrated import CalibratedDetector
-from app.detectors.in_view import Member, member_scores, standing_out, widened
+from app.detectors.in_view import LEVEL, SHAPE, Member, member_scores, standing_out, widened
 from app.detectors.joins import Joined, find_cycle_points, followed, join_with, join_within, mean_distance
 from app.detectors.judging import Assessment, CalibratedParams
 from app.detectors.surprise import surprise, surprise_curve
@@ -20,6 +20,7 @@ _PLAIN_WINDOWS = (8, 16, 32)
 _CYCLE_SHARES = (1 / 8, 1 / 4, 1 / 2, 1)
 _SHORTEST, _LONGEST = 8, 256
 _FEWEST_WINDOWS = 6
+_FEWEST_IN_VIEW = 16
 _FORECASTS = 3
 _LADDER = (8, 16, 32, 64, 128, 256, 512)
 _NEIGHBOR_IN_VIEW = 5
@@ -120,11 +121,11 @@ class SubsequenceKnn(CalibratedDetector):
         assert isinstance(params, SubsequenceKnnParams)
         from app.detectors.kernels_joins import on_grid
 
-        lengths = _LADDER if params.window_points is None else (params.window_points,)
-        shortest = max(len(series) // _FEWEST_WINDOWS, 1)
-        lengths = lengths if lengths[0] <= shortest else (shortest,)
+        lengths: tuple[int, ...] = _LADDER if params.window_points is None else (params.window_points,)
+        lengths = tuple(length for length in lengths if length * _FEWEST_IN_VIEW <= len(series)) or lengths[:1]
+        lengths = tuple(min(length, max(len(series) // _FEWEST_WINDOWS, 1)) for length in lengths)
         neighbor = params.neighbors or _NEIGHBOR_IN_VIEW
-        members = tuple(Member(length, metric, neighbor) for length in lengths for metric in (0, 1))
+        members = tuple(Member(length, metric, neighbor) for length in lengths for metric in (LEVEL, SHAPE))
         scores, expected = member_scores(on_grid(series.values), members)
         total = np.square(standing_out(scores)).sum(axis=0)
         distances = widened(np.sqrt(total), 2 * lengths[0] - 1)

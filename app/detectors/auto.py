@@ -1,0 +1,166 @@
+"""The choice among the detectors, made by the series itself."""
+
+from typing import ClassVar
+
+import numpy as np
+from pydantic import Field
+from typing_extensions import override
+
+from app.detectors.base import Detector, DetectorParams, Verdicts
+from app.detectors.calibrated import CalibratedDetector
+from app.detectors.ensemble import Ensemble, EnsembleParams
+from app.detectors.in_view import LEVEL, POINTS, SHAPE, Member, member_scores, standing_out, widened
+from app.detectors.joins import find_cycle_points
+from app.detectors.judging import Assessment, CalibratedParams
+from app.detectors.mean_std import MeanStd, MeanStdParams
+from app.detectors.robust_z import RobustZ
+from app.detectors.units import Unit
+from app.series import FloatArray, Series
+
+_A_HANDFUL = 20
+_FEWEST_POINTS = 256
+_POINTS_A_HOLD = 250
+_HOLDS = (2, 7)
+_HOLDS_OF_A_CYCLE = (2, 20)
+
+_SHORT = (Member(8, LEVEL, 5), Member(16, LEVEL, 5))
+_MIDDLE = tuple(Member(length, metric, 5) for length in (32, 64) for metric in (LEVEL, SHAPE))
+_LONG = tuple(Member(length, metric, 5) for length in (128, 256) for metric in (LEVEL, SHAPE))
+_WIDE = (Member(512, LEVEL, 5), Member(512, SHAPE, 5))
+_POINTWISE = tuple(Member(length, POINTS, 5) for length in (128, 256, 512))
+_DISCORD = tuple(Member(length, SHAPE, 1) for length in (32, 64, 128))
+
+_SLOW = ((_SHORT, _POINTWISE, _MIDDLE), 13)
+"""For a period of more than 512 points, which anomalies are short against; and how many points a score is held over."""
+_OTHER = ((_DISCORD, _MIDDLE, _LONG, _WIDE), 13)
+"""For beats and shapes that return sooner, or for no clear period."""
+
+_SLOWER_THAN = 512
+_CLEAR = 0.3
+_TRUST = 0.3
+_FEWEST_WINDOWS = 16
+_HIGHEST = 0.95
+_FAINTEST = 0.1
+_NEGLIGIBLE = 1e-9
+
+
+class AutoParams(CalibratedParams):
+    """Parameters of `auto`."""
+
+    fit_budget_s: float | None = Field(
+        None, gt=0, le=3600, description="Seconds that the choice may take; by default FIT_BUDGET_S."
+    )
+
+
+class Auto(CalibratedDetector):
+    """The detector, or the ensemble of them, that suits a series. It is none itself: a fit makes one of the others.
+
+    With fewer than 20 points, `mean_std`; else an `ensemble` of nearest windows and autoregression, which is held for a
+    time that suits the length of the history. With all points in view, the distances of windows of several lengths,
+    chosen by whether the series has a slow period or not, and weighted by how far each agrees with all of them together
+    and how clearly its first event stands out.
+
+    Source: the weights, in the manner of Y. Zhao and others, LSCP, SDM 2019 (agreement with a pseudo ground truth).
+    Cost: that of what it chooses. Finds: what the chosen ones find. Misses: what they miss.
+    """
+
+    __slots__ = ()
+
+    name: ClassVar[str] = "auto"
+    Params: ClassVar[type[DetectorParams]] = AutoParams
+    is_sided: ClassVar[bool] = False
+
+    @override
+    @classmethod
+    def fit(cls, history: Series, params: DetectorParams) -> Detector:  # type: ignore[override]
+        assert isinstance(params, AutoParams)
+        shared = params.model_dump(exclude={"fit_budget_s"})
+        if len(history) < _A_HANDFUL:
+            return MeanStd.fit(history, MeanStdParams(**shared))
+        low, high = _HOLDS_OF_A_CYCLE if find_cycle_points(Unit.of(history.values).standard(history.values)) else _HOLDS
+        hold = min(max(len(history) // _POINTS_A_HOLD, low), high)
+        return Ensemble.fit(history, EnsembleParams(hold_points=hold, **shared))
+
+    @override
+    @classmethod
+    def detect(cls, series: Series, params: DetectorParams) -> Verdicts:
+        assert isinstance(params, AutoParams)
+        shared = params.model_dump(exclude={"fit_budget_s"})
+        if len(series) < _A_HANDFUL:
+            return MeanStd.detect(series, MeanStdParams(**shared))
+        if len(series) < _FEWEST_POINTS:
+            return RobustZ.detect(series, CalibratedParams(**shared))
+        return super().detect(series, params)
+
+    @override
+    @classmethod
+    def assess_in_view(cls, series: Series, params: DetectorParams) -> Assessment:
+        from app.detectors.kernels_joins import on_grid
+
+        groups, points = _choose(series.values)
+        fitting = [[m for m in group if m.length * _FEWEST_WINDOWS <= len(series)] for group in groups]
+        fitting = [group for group in fitting if group] or [list(_SHORT)]
+        members = [member for group in fitting for member in group]
+        shares = np.array([1.0 / len(group) for group in fitting for _ in group])
+        scores, expected = member_scores(on_grid(_by_deviation(series.values)), members)
+        loud = np.square(standing_out(scores))
+        weights = shares * np.exp(_TRUST * _trust(scores, shares @ loud))
+        return Assessment.of_distances(series.values, expected, widened(np.sqrt(weights @ loud), points))
+
+
+def _choose(values: FloatArray) -> tuple[tuple[tuple[Member, ...], ...], int]:
+    period, clear = find_long_period(values)
+    return _SLOW if clear > _CLEAR and period > _SLOWER_THAN else _OTHER
+
+
+def find_long_period(values: FloatArray) -> tuple[int, float]:
+    """The first lag whose autocorrelation is nearly the highest after it has crossed 0, and that; 0 for none.
+
+    Up to a third of the series.
+    """
+    n = len(values)
+    deviation = float(values.std())
+    clipped = np.clip(values, np.median(values) - 5 * deviation, np.median(values) + 5 * deviation)
+    spectrum = np.fft.rfft(clipped - clipped.mean(), 1 << (2 * n - 1).bit_length())
+    correlation = np.fft.irfft(spectrum.real**2 + spectrum.imag**2)[:n]
+    if correlation[0] <= 0:
+        return 0, 0.0
+    correlation = (correlation / correlation[0] * n / (n - np.arange(n)))[: n // 3]
+    below = np.flatnonzero(correlation < 0)
+    peaks = np.flatnonzero((correlation[1:-1] >= correlation[:-2]) & (correlation[1:-1] > correlation[2:])) + 1
+    peaks = peaks[peaks >= max(4, int(below[0]) if len(below) else 4)]
+    if not len(peaks) or correlation[peaks].max() < _FAINTEST:
+        return 0, 0.0
+    first = int(peaks[correlation[peaks] >= _HIGHEST * correlation[peaks].max()][0])
+    return first, float(correlation[first])
+
+
+def _trust(scores: FloatArray, consensus: FloatArray) -> FloatArray:
+    """What tells a good member without labels: shape (members,), each part standardised over the members and added.
+
+    Its agreement with the consensus, on all points and where that is highest, and how far its largest event stands out
+    of the usual ones.
+    """
+    n = len(consensus)
+    centred = _standardised(scores)
+    agreed = _standardised(consensus[None])[0]
+    top = np.argsort(-consensus, kind="stable")[: max(10, n // 50)]
+    peaks = np.maximum.reduceat(centred, np.arange(0, n, max(50, n // 100)), axis=1)
+    middle = np.median(centred, axis=1)
+    gap = (peaks.max(axis=1) - middle) / (np.median(peaks, axis=1) - middle + _NEGLIGIBLE)
+    parts = np.stack([centred @ agreed / n, centred[:, top].mean(axis=1), np.log(gap + _NEGLIGIBLE)])
+    trust: FloatArray = _standardised(np.nan_to_num(parts)).sum(axis=0)
+    return trust
+
+
+def _standardised(rows: FloatArray) -> FloatArray:
+    centred = rows - rows.mean(axis=1, keepdims=True)
+    deviation = centred.std(axis=1, keepdims=True)
+    standard: FloatArray = centred / np.where(deviation > 0, deviation, 1.0)
+    return standard
+
+
+def _by_deviation(values: FloatArray) -> FloatArray:
+    """Values that are in units of a robust spread, in units of the standard deviation."""
+    deviation = float(values.std())
+    return (values - values.mean()) / deviation if deviation > 0 else values * 0.0
