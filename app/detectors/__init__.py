@@ -29,7 +29,7 @@ DETECTORS: Mapping[str, str] = {
 }
 """Where each detector lives; imported when it is first used."""
 
-DEFAULT_DETECTOR = "mean_std"
+DEFAULT_DETECTOR = "auto"
 
 
 def find_detector(name: str) -> type[Detector]:

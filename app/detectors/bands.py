@@ -71,6 +71,31 @@ def verdicts(
     return verdicts_within(values, expected, (lower, upper), widths, p_values)
 
 
+def verdicts_by_score(values: FloatArray, expected: FloatArray, scores: FloatArray, p_values: FloatArray) -> Verdicts:
+    """Verdicts on n values whose scores decide, all of shape (n,): the bounds are where a score of 1 would be.
+
+    They are drawn as if the score grew with the distance from what is expected, and held to the verdict by the last
+    bit. A score of 0 leaves both sides open.
+    """
+    scores = np.minimum(scores, LARGEST)
+    is_anomaly = scores > 1.0
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        width = np.where(scores > 0, np.maximum(np.abs(values - expected), SMALLEST) / scores, np.inf)
+        lower, upper = expected - width, expected + width
+    is_above = is_anomaly & (values >= expected)
+    is_below = is_anomaly & ~is_above
+    upper = np.where(is_above, np.minimum(upper, np.nextafter(values, -np.inf)), np.maximum(upper, values))
+    lower = np.where(is_below, np.maximum(lower, np.nextafter(values, np.inf)), np.minimum(lower, values))
+    lower = np.where(is_above, np.minimum(lower, upper), lower)
+    upper = np.where(is_below, np.maximum(lower, upper), upper)
+    expected = np.clip(expected, lower, upper)
+    severity = np.zeros(len(values))
+    severity[is_anomaly] = 1.0 - 1.0 / scores[is_anomaly]
+    return Verdicts(
+        expected, lower, upper, scores, is_anomaly, severity, p_values, np.zeros(len(values), dtype=np.int8)
+    )
+
+
 def verdicts_within(
     values: FloatArray,
     expected: FloatArray,

@@ -243,7 +243,7 @@ class CalibratedDetector(Detector):
         judge = self._judge if false_alarm_rate is None else self._judge.at(false_alarm_rate)
         past = self._past_of(context)
         first = len(past) - self.points_of_context(self._learnt)
-        if first >= 0:
+        if first >= 0 and self.is_sided:
             standard = judge.unit.standard_one(value)
             stretch = Series(
                 np.append(past.timestamps_s[first:], timestamp_s), np.append(past.values[first:], standard)

@@ -10,8 +10,8 @@ from app.series import FloatArray
 LEVEL_SHARES = np.array([0.3, 0.0])
 """The share of the squared difference of the means, for each of the two metrics: level and shape."""
 
-_FLOORS = (None, 0.5)
-"""What is added to a window's deviation before it is divided by it; None for the metric that does not normalise."""
+_FLOOR = 0.5
+"""What is added to a window's deviation, in those of the series, before the metric of shape divides by it."""
 _SHORTEST_BLOCK = 16
 _LARGEST_LAG = 400
 _HIGHER = 0.05
@@ -39,18 +39,12 @@ class Joined(NamedTuple):
     places: Places
 
 
-def windows_of(values: FloatArray, length: int, is_seam: NDArray[np.bool_] | None = None) -> Windows:
-    """The windows of this length in values on the grid; those across a seam are far from everything."""
-    from app.detectors.kernels_joins import FAR, moments
+def windows_of(values: FloatArray, length: int) -> Windows:
+    """The windows of this length in values on the grid."""
+    from app.detectors.kernels_joins import weighted
 
-    mean, variance = moments(values, length)
-    deviation = np.sqrt(variance)
-    weight = np.stack([np.ones_like(mean) if floor is None else 1.0 / (deviation + floor) for floor in _FLOORS])
-    own = variance * weight * weight
-    if is_seam is not None:
-        for seam in np.flatnonzero(is_seam).tolist():
-            own[:, max(seam - length + 1, 0) : seam] = FAR
-    return Windows(mean, own, weight)
+    of_windows = weighted(values, length, _FLOOR)
+    return Windows(of_windows[0], of_windows[1:3], of_windows[3:])
 
 
 def join_with(values: FloatArray, reference: FloatArray, length: int, k: int) -> Joined:
@@ -62,23 +56,14 @@ def join_with(values: FloatArray, reference: FloatArray, length: int, k: int) ->
     return Joined(*join(values, reference, length, _block(length), k, nothing, nothing, *windows, LEVEL_SHARES))
 
 
-def join_within(
-    values: FloatArray, length: int, k: int, kept: Places | None = None, is_seam: NDArray[np.bool_] | None = None
-) -> Joined:
-    """The nearest windows of each window in the same values that have no point in common with it.
-
-    kept: the points that are references, rising, all by default; is_seam: which of them do not follow the one before.
-    """
+def join_within(values: FloatArray, length: int, k: int) -> Joined:
+    """The nearest windows of each window in the same values that have no point in common with it."""
     from app.detectors.kernels_joins import join
 
-    places = np.arange(len(values)) if kept is None else kept
-    reference = values[places]
     starts = np.arange(len(values) - length + 1)
-    last = len(places) - length + 1
-    skip_from = np.minimum(np.searchsorted(places, starts - length, "right"), last)
-    skip_to = np.minimum(np.searchsorted(places, starts + length), last)
-    windows = *windows_of(values, length), *windows_of(reference, length, is_seam)
-    return Joined(*join(values, reference, length, _block(length), k, skip_from, skip_to, *windows, LEVEL_SHARES))
+    skips = np.maximum(starts - length + 1, 0), np.minimum(starts + length, len(starts))
+    windows = windows_of(values, length)
+    return Joined(*join(values, values, length, _block(length), k, *skips, *windows, *windows, LEVEL_SHARES))
 
 
 def mean_distance(squares: FloatArray) -> FloatArray:

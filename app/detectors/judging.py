@@ -19,6 +19,7 @@ HIGHEST_RATE = 0.5
 WEEK_S = 604_800.0
 
 _SMALLEST_RATE = 1e-12
+_HAIR = 1e-6
 _SMALLEST_THRESHOLD = 1e-9
 _GROSS_FACTOR = 1.5
 _BODY = (0.5, 0.1)
@@ -79,7 +80,7 @@ class Assessment(NamedTuple):
         as expected has no width to tell, so it is taken to be a hair's breadth off.
         """
         off = values - expected
-        hair = np.maximum(np.abs(values), 1.0) * 1e-12
+        hair = np.maximum(np.abs(values), 1.0) * _HAIR
         expected = np.where(np.abs(off) < hair, values - np.copysign(hair, off), expected)
         return cls(expected, np.abs(values - expected) / np.maximum(distances, 1e-12))
 
@@ -128,6 +129,14 @@ class Judge:
         with np.errstate(over="ignore"):
             expected = self.unit.center + self.unit.spread * np.where(is_unknown, 0.0, assessed.expected)
             expected = np.clip(expected, -bands.LARGEST, bands.LARGEST)
+            if not self.is_sided:
+                scores = self._scores(values, expected, deviations)
+                verdicts = bands.verdicts_by_score(values, expected, scores, p_values)
+                if self.params.direction != "both":
+                    (verdicts.lower if self.params.direction == "above" else verdicts.upper)[:] = (
+                        -np.inf if self.params.direction == "above" else np.inf
+                    )
+                return verdicts
             scale = np.where(is_unknown, np.inf, assessed.scale * self.unit.spread)
             widths = (
                 self._width(expected, scale, self.thresholds[0]),
@@ -136,7 +145,7 @@ class Judge:
         return bands.verdicts(values, expected, widths, p_values)
 
     def verdict(self, value: float, standard: float, expected: float, scale: float) -> Verdict:
-        """To the bit as `verdicts`, for one value of which something is expected."""
+        """To the bit as `verdicts`, for one value of which something is expected, where deviations have a side."""
         p_value = self.calibration.p_value((standard - expected) / scale, self.params.direction)
         expected = min(max(self.unit.center + self.unit.spread * expected, -bands.LARGEST), bands.LARGEST)
         scale *= self.unit.spread
@@ -165,6 +174,17 @@ class Judge:
         before = len(standard) - len(verdicts.score)
         for index in np.flatnonzero(verdicts.is_anomaly).tolist():
             verdicts.kind[index] = KINDS.index(moments.kind_of(before + index))
+
+    def _scores(self, values: FloatArray, expected: FloatArray, deviations: FloatArray) -> FloatArray:
+        """Deviations without a side over their threshold; 0 where unknown or on the side that is not looked at."""
+        params = self.params
+        off = values - expected
+        score = np.nan_to_num(np.abs(deviations)) / max(min(self.thresholds), _SMALLEST_THRESHOLD)
+        if params.direction != "both":
+            score = np.where(off > 0 if params.direction == "above" else off < 0, score, 0.0)
+        least = np.maximum(params.min_dev_from_expected, params.min_rel_dev_from_expected * np.abs(expected))
+        scores: FloatArray = np.where(np.abs(off) < least, np.minimum(score, 1.0), score)
+        return scores
 
     def _width(self, expected: FloatArray, scale: FloatArray, threshold: float) -> FloatArray:
         """How far the values of one side may be from what is expected of them."""

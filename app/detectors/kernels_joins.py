@@ -51,15 +51,42 @@ def moments(x: FloatArray, m: int) -> FloatArray:
 
 
 @numba.njit(cache=True, nogil=True)
+def weighted(x: FloatArray, m: int, floor: float) -> FloatArray:
+    """Of each window of m points, in spreads: mean, variance, variance * w * w, 1 and w = 1 / (deviation + floor).
+
+    Shape (5, n - m + 1).
+    """
+    out = np.empty((5, x.size - m + 1))
+    out[:2] = moments(x, m)
+    out[3] = 1.0
+    for i in range(out.shape[1]):
+        weight = 1.0 / (np.sqrt(out[1, i]) + floor)
+        out[2, i] = out[1, i] * weight * weight
+        out[4, i] = weight
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
 def _update(dots: FloatArray, heads: FloatArray, tails: FloatArray, head: float, tail: float) -> None:
     for j in range(dots.size):
         dots[j] += head * heads[j] - tail * tails[j]
 
 
 @numba.njit(cache=True, nogil=True)
-def _add(dots: FloatArray, factor: float, values: FloatArray) -> None:
-    for j in range(dots.size):
-        dots[j] += factor * values[j]
+def _first_dots(window: FloatArray, b: FloatArray, dots: FloatArray) -> None:
+    """The product of one window with each window of b; four points at a time, which saves three stores in four."""
+    n = dots.size
+    dots[:] = 0.0
+    whole = window.size // 4 * 4
+    for t in range(0, whole, 4):
+        w0, w1, w2, w3 = window[t], window[t + 1], window[t + 2], window[t + 3]
+        b0, b1, b2, b3 = b[t : t + n], b[t + 1 : t + 1 + n], b[t + 2 : t + 2 + n], b[t + 3 : t + 3 + n]
+        for j in range(n):
+            dots[j] += (w0 * b0[j] + w1 * b1[j]) + (w2 * b2[j] + w3 * b3[j])
+    for t in range(whole, window.size):
+        w0, b0 = window[t], b[t : t + n]
+        for j in range(n):
+            dots[j] += w0 * b0[j]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -138,8 +165,7 @@ def join(
     count = levels.size
     share = 1.0 / (m * GRID * GRID)
     diagonals = np.zeros(na + nb)
-    for t in range(m):
-        _add(diagonals[na - 1 : na - 1 + nb], a[t], b[t : t + nb])
+    _first_dots(a[:m], b, diagonals[na - 1 : na - 1 + nb])
     distances = np.full((count, na, k), np.nan)
     places = np.full((count, na, k), -1)
     row = np.empty(nb)
@@ -174,65 +200,6 @@ def join(
                 if where[p] >= 0 and row[where[p]] < FAR:
                     distances[metric, i, p] = row[where[p]]
                     places[metric, i, p] = where[p]
-    return distances, places
-
-
-@numba.njit(cache=True, nogil=True)
-def join_last(
-    a: FloatArray,
-    b: FloatArray,
-    lengths: Integers,
-    block: int,
-    k: int,
-    mean_a: FloatArray,
-    own_a: FloatArray,
-    weight_a: FloatArray,
-    mean_b: FloatArray,
-    own_b: FloatArray,
-    weight_b: FloatArray,
-    levels: FloatArray,
-) -> tuple[FloatArray, Integers]:
-    """To the bit as `join`, for the last window of a alone, of several lengths at once, rising.
-
-    mean_a: shape (lengths,); own_a, weight_a: shape (lengths, metrics); mean_b: shape (lengths, len(b)), own_b and
-    weight_b: shape (lengths, metrics, len(b)), of the windows by where they begin. A longer window ends with the
-    shorter one, so its products are too. Gives shapes (lengths, metrics, k).
-    """
-    n = b.size
-    count = levels.size
-    distances = np.full((lengths.size, count, k), np.nan)
-    places = np.full((lengths.size, count, k), -1)
-    dots = np.zeros(n)
-    row = np.empty(n)
-    near = np.empty(k, np.int64)
-    where = np.empty(k, np.int64)
-    done = 0
-    for at in range(lengths.size):
-        m = lengths[at]
-        while done < m:
-            _add(dots[done:], a[a.size - 1 - done], b[: n - done])
-            done += 1
-        windows = n - m + 1
-        share = 1.0 / (m * GRID * GRID)
-        for metric in range(count):
-            part = row[:windows]
-            _distances(
-                dots[m - 1 :],
-                mean_a[at],
-                own_a[at, metric],
-                weight_a[at, metric],
-                mean_b[at, :windows],
-                own_b[at, metric, :windows],
-                weight_b[at, metric, :windows],
-                levels[metric],
-                share,
-                part,
-            )
-            _nearest(part.view(np.int64), block, near, where)
-            for p in range(k):
-                if where[p] >= 0 and part[where[p]] < FAR:
-                    distances[at, metric, p] = part[where[p]]
-                    places[at, metric, p] = where[p]
     return distances, places
 
 

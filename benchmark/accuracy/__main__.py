@@ -6,7 +6,6 @@ benchmark/ACCURACY.md, what was measured of each series to benchmark/accuracy.js
 
 import argparse
 import json
-import shlex
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import Any
 
 from app.detectors import DETECTORS
 from benchmark.accuracy.datasets import LabelledSeries, load_folder
-from benchmark.accuracy.options import count, detector_names
+from benchmark.accuracy.options import count, detector_names, make_command
 from benchmark.accuracy.peers import PEERS
 from benchmark.accuracy.processes import in_processes, with_progress
 from benchmark.accuracy.provenance import ROOT, code_version, provenance, told
@@ -37,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     every = load_folder(options.data)
     series = every[:: options.every]
+    options.output.mkdir(parents=True, exist_ok=True)
     made = provenance(_command(options)) | {"series": f"{len(series)} of {len(every)}"}
     figures = options.output / "accuracy.json"
     rows = _done(figures, made["code"]) if options.resume else []
@@ -86,14 +86,11 @@ def _regimes(raw: str) -> list[str]:
 def _command(options: argparse.Namespace) -> str:
     """How to run it again; of the folder its name alone, as it lies elsewhere on another machine."""
     arguments = ["--peers"] * options.peers
-    if options.detectors != list(DETECTORS):
-        arguments += ["--detectors", ",".join(options.detectors)]
     if options.regimes != list(REGIMES):
         arguments += ["--regimes", ",".join(options.regimes)]
     if options.every > 1:
         arguments += ["--every", str(options.every)]
-    command = f"make bench-accuracy DATA={options.data.resolve().name}"
-    return f'{command} ARGS="{shlex.join(arguments)}"' if arguments else command
+    return make_command(f"bench-accuracy DATA={options.data.resolve().name}", options.detectors, arguments)
 
 
 def _contenders(options: argparse.Namespace) -> Mapping[str, Sequence[str]]:
@@ -168,7 +165,8 @@ def _header(made: dict[str, str], rows: Sequence[Row], options: argparse.Namespa
             for name, peer in PEERS.items()
             if not peer.is_installed
         ]
-        parts += ["Detectors of other libraries have their package in brackets.", "\n".join(missing)]
+        what = "Detectors of other libraries have their package in brackets."
+        parts += [f"{what} `microsoft` runs in a process whose memory is not counted.", "\n".join(missing)]
     return "\n\n".join(filter(None, parts))
 
 

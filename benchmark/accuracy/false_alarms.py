@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from app.detectors import DETECTORS
-from app.series import FloatArray, Series
+from app.series import Series
 from app.simulation import NORMAL_SERIES
-from benchmark.accuracy.options import count, detector_names
+from benchmark.accuracy.options import count, detector_names, make_command
 from benchmark.accuracy.processes import in_processes, with_progress
 from benchmark.accuracy.provenance import ROOT, provenance, told
 from benchmark.accuracy.regimes import ARRIVAL, SETTLED, load_detector
@@ -69,11 +69,12 @@ class Rate:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and write the table."""
     options = _parser().parse_args(arguments)
-    made = provenance("make bench-false-alarms")
+    options.output.mkdir(parents=True, exist_ok=True)
+    made = provenance(_command(options))
     tasks = [Task(detector, kind, options.seeds) for kind in options.kinds for detector in options.detectors]
     results = in_processes(measure, _failures, tasks, options.workers)
     rates: list[Rate] = []
-    for found in with_progress(results, len(tasks), lambda rates: rates[0].detector, lambda rates: _has_failed(rates)):
+    for found in with_progress(results, len(tasks), lambda rates: rates[0].detector, _has_failed):
         rates += found
     lines = ",\n".join(json.dumps(asdict(rate)) for rate in rates)
     (options.output / "false_alarms.json").write_text(f'{{"made": {json.dumps(made)},\n"rates": [\n{lines}\n]}}\n')
@@ -124,7 +125,7 @@ def _has_failed(rates: Sequence[Rate]) -> bool:
 
 def _is_discrete(series: Series) -> bool:
     """Whether most values come more than once."""
-    times: FloatArray = np.unique(series.values, return_counts=True)[1]
+    times = np.unique(series.values, return_counts=True)[1]
     return bool(times[times > 1].sum() > len(series) / 2)
 
 
@@ -156,6 +157,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=count, default=2, metavar="N", help="processes; 2 by default")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmark", help="folder to write to")
     return parser
+
+
+def _command(options: argparse.Namespace) -> str:
+    arguments = []
+    if options.kinds != list(NORMAL_SERIES):
+        arguments += ["--kinds", ",".join(options.kinds)]
+    if options.seeds > 1:
+        arguments += ["--seeds", str(options.seeds)]
+    return make_command("bench-false-alarms", options.detectors, arguments)
 
 
 def _kinds(raw: str) -> list[str]:

@@ -72,21 +72,20 @@ def table(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 def delay_curves(rows: Sequence[Row]) -> Mapping[str, Mapping[int, list[Row]]]:
-    """For each detector and number of points to look ahead, the rows of all series: 0, 1, 2, 4 ..., the most of any.
+    """For each detector and number of points to look ahead, the rows of all series: 0, 1, 2, 4 ... the most of any.
 
     A series that looks ahead less far has its most there.
     """
-    curves: dict[str, dict[int, list[Row]]] = {}
     by_detector: dict[str, dict[tuple[str, str], list[Row]]] = defaultdict(lambda: defaultdict(list))
+    most = 0
     for row in rows:
         if row.regime == CURVE and row.error is None:
             by_detector[row.detector][row.source, row.series].append(row)
-    for detector, by_series in by_detector.items():
-        most = max(row.lookahead_points or 0 for found in by_series.values() for row in found)
-        curves[detector] = {
-            lookahead: [_last_up_to(lookahead, found) for found in by_series.values()] for lookahead in _steps(most)
-        }
-    return curves
+            most = max(most, row.lookahead_points or 0)
+    return {
+        detector: {step: [_last_up_to(step, found) for found in by_series.values()] for step in _steps(most)}
+        for detector, by_series in by_detector.items()
+    }
 
 
 def draw(curves: Mapping[str, Mapping[int, Sequence[Row]]], path: Path) -> None:
@@ -140,13 +139,13 @@ def _of_sources(rows: Sequence[Row], sources: Sequence[str]) -> Iterator[str]:
 def _of_curves(curves: Mapping[str, Mapping[int, Sequence[Row]]]) -> str:
     if not curves:
         return ""
-    steps = sorted({step for curve in curves.values() for step in curve})
+    steps = list(next(iter(curves.values())))
     measures: Mapping[str, Callable[[Row], float | None]] = {
         "VUS-PR": lambda row: row.vus_pr,
         "event F1": lambda row: row.event_f1,
     }
     lines = [
-        [f"`{detector}`, {measure}", *(_number(_mean(map(of_row, curve.get(step, ())))) for step in steps)]
+        [f"`{detector}`, {measure}", *(_number(_mean(map(of_row, curve[step]))) for step in steps)]
         for detector, curve in sorted(curves.items())
         for measure, of_row in measures.items()
     ]
@@ -154,7 +153,7 @@ def _of_curves(curves: Mapping[str, Mapping[int, Sequence[Row]]]) -> str:
         "What it is worth to wait: means by the number of points after a point that its verdict waits for. A series "
         "whose verdicts settle sooner counts as settled from there on."
     )
-    shown = table(["points to look ahead", *map(str, steps)], lines)
+    shown = table(["points to look ahead", *map(str, steps[:-1]), "settled"], lines)
     plot = "![Mean VUS-PR over the number of points that a verdict waits for](accuracy_delay.png)"
     return "\n\n".join(["## Delay against accuracy", _wrapped(what), shown, plot])
 
