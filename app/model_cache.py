@@ -69,7 +69,7 @@ class _Entry:
 
 
 def _size_of(model: LoadedModel) -> int:
-    return _MODEL_BYTES + sum(array.nbytes for array in model.detector.state.values())
+    return _MODEL_BYTES + model.detector.size_bytes
 
 
 class Loading:

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message
 from app import training_data
 from app.api import answers, bodies
 from app.api.bodies import PredictBody
+from app.api.queries import PredictQuery
 from app.bootstrap import Services, build
 from app.catalog import Entry
 from app.config import Settings
@@ -94,10 +95,11 @@ def _by_load(site: Site) -> tuple[float, float]:
 def _prediction(services: Services, http_us: float, request_us: float) -> Iterator[Row]:
     body = POINT.encode()
     model = services.registry.load("s0", LATEST)  # the version that was fitted over HTTP
-    fields = answers.judged_fields(model, PredictBody(Point(1_705_000_010.0, 13.0)), None)
+    asked = PredictBody(Point(1_705_000_010.0, 13.0)), PredictQuery(LATEST, None)
+    fields = answers.judged_fields(model, *asked)
     parse_us = _microseconds(lambda: orjson.loads(body))
     encode_us = _microseconds(lambda: orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY))
-    judge_us = _microseconds(lambda: answers.judge(model, PredictBody(Point(1_705_000_010.0, 13.0)), None))
+    judge_us = _microseconds(lambda: answers.judge(model, *asked))
     stages = {
         "receive and HTTP, as the wire reference": http_us,
         "parse the JSON": parse_us,

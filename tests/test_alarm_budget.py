@@ -56,7 +56,7 @@ def robust(client: httpx.Client, series_id: str) -> str:
 def plain(client: httpx.Client, series_id: str) -> str:
     """A series whose model has mean and standard deviation alone."""
     name = f"{series_id}.plain"
-    fit(client, name, **HISTORY)
+    fit(client, name, **HISTORY, detector="mean_std")
     return name
 
 
@@ -126,7 +126,7 @@ def test_a_budget_leaves_a_side_open_that_the_direction_leaves_open(
 
 def test_mean_std_with_a_budget_is_calibrated_in_place_of_k(client: httpx.Client, series_id: str) -> None:
     for params in ({"false_alarm_rate": 0.05}, {"false_alarm_rate": 0.05, "k": 9}, {}):
-        fit(client, series_id, **HISTORY, params=params)
+        fit(client, series_id, **HISTORY, detector="mean_std", params=params)
     first, other_k, plain = (verdicts(predict(client, series_id, FOLLOWING, version=n)) for n in (1, 2, 3))
     assert first == other_k
     assert first["upper"] != plain["upper"]

@@ -183,7 +183,7 @@ def test_every_example_of_a_line_works(service: Tidemark) -> None:
         for name, operation in OPERATIONS.items()
         if "application/x-ndjson" in (content := operation.get("requestBody", {}).get("content", {}))
     }
-    assert shown.keys() == {"POST /fit", "POST /predict"}
+    assert shown.keys() == {"POST /fit", "POST /predict", "POST /detect"}
     for name, example in shown.items():
-        answer = service.client.post(name.split()[1], content=example)
+        answer = service.client.post(name.split()[1], content=example, headers={"Content-Type": BINARY[0]})
         assert json.loads(answer.text)["status"] == 200, answer.text

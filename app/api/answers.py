@@ -7,9 +7,9 @@ import orjson
 from fastapi.responses import Response
 from numpy.typing import NDArray
 
-from app.alarms import AlarmBudget
 from app.api import formats
 from app.api.bodies import PredictBody
+from app.api.queries import PredictQuery
 from app.detectors.base import KINDS, Verdict, Verdicts
 from app.errors import Fault, InvalidInput
 from app.series import Series
@@ -36,34 +36,34 @@ def fit_fields(version: Version) -> dict[str, object]:
     }
 
 
-def judge(model: LoadedModel, body: PredictBody, budget: AlarmBudget | None) -> bytes:
+def judge(model: LoadedModel, body: PredictBody, query: PredictQuery) -> bytes:
     """A `PointAnswer` or `PointsAnswer`: what the model says of one point, or of many. Raises InvalidInput."""
-    return orjson.dumps(judged_fields(model, body, budget), option=orjson.OPT_SERIALIZE_NUMPY)
+    return orjson.dumps(judged_fields(model, body, query), option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def judged_fields(model: LoadedModel, body: PredictBody, budget: AlarmBudget | None) -> dict[str, Any]:
+def judged_fields(model: LoadedModel, body: PredictBody, query: PredictQuery) -> dict[str, Any]:
     """The fields of the answer; to be written with OPT_SERIALIZE_NUMPY, where an infinite bound becomes null.
 
     Raises InvalidInput when context or budget do not suit the model.
     """
     if isinstance(body.points, Series):
-        return {"model_version": str(model.version)} | verdict_lists(judge_many(model, body, budget))
-    rate = _rate_for(model, body, budget)
+        return {"model_version": str(model.version)} | verdict_lists(judge_many(model, body, query))
+    rate = _rate_for(model, body, query)
     return _verdict_fields(model.version, model.detector.score_one(*body.points, body.context, rate))
 
 
-def judge_many(model: LoadedModel, body: PredictBody, budget: AlarmBudget | None) -> Verdicts:
+def judge_many(model: LoadedModel, body: PredictBody, query: PredictQuery) -> Verdicts:
     """What the model says of the points; one point is many too. Raises InvalidInput as `judged_fields`."""
     points = body.points
     if not isinstance(points, Series):
         points = Series(np.array([points.timestamp_s]), np.array([points.value]))
-    return model.detector.score(points, body.context, _rate_for(model, body, budget))
+    return model.detector.score(points, body.context, _rate_for(model, body, query), query.lookahead_points)
 
 
-def _rate_for(model: LoadedModel, body: PredictBody, budget: AlarmBudget | None) -> float | None:
+def _rate_for(model: LoadedModel, body: PredictBody, query: PredictQuery) -> float | None:
     if body.context is not None:
         _check_context(body.context, model)
-    return None if budget is None else budget.rate_for(model.detector)
+    return None if query.budget is None else query.budget.rate_for(model.detector)
 
 
 def _check_context(context: Series, model: LoadedModel) -> None:

@@ -7,7 +7,8 @@ from pydantic import BaseModel
 
 from app.api.formats import NDJSON, PROBLEM
 from app.api.parameters import SELECTOR_DESCRIPTION, SELECTOR_PATTERN, SERIES_ID_DESCRIPTION, SERIES_ID_PATTERN
-from app.detectors import DEFAULT_DETECTOR, DETECTORS
+from app.api.queries import MOST_LOOKAHEAD_POINTS
+from app.detectors import DETECTORS
 from app.detectors.judging import HIGHEST_RATE
 from app.errors import (
     ArtifactDamaged,
@@ -51,11 +52,11 @@ BUDGET_PARAMETERS = (
         "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": 1e9},
     },
 )
-DETECTOR_PARAMETER = {
-    "name": "detector",
+LOOKAHEAD_PARAMETER = {
+    "name": "lookahead_points",
     "in": "query",
-    "description": "The detector of every series; a line may name its own.",
-    "schema": {"type": "string", "enum": list(DETECTORS), "default": DEFAULT_DETECTOR},
+    "description": "How many of the points after it, in the same request, each point is judged with.",
+    "schema": {"type": "integer", "minimum": 0, "maximum": MOST_LOOKAHEAD_POINTS, "default": 0},
 }
 PARAMS_PARAMETER = {
     "name": "params",
@@ -84,14 +85,24 @@ _DESCRIPTIONS = {
 }
 
 
+def detector_parameter(default: str) -> dict[str, Any]:
+    """The detector of every series."""
+    return {
+        "name": "detector",
+        "in": "query",
+        "description": "The detector of every series; a line may name its own.",
+        "schema": {"type": "string", "enum": list(DETECTORS), "default": default},
+    }
+
+
 def problems(*errors: type[TidemarkError]) -> Responses:
     """The answers to these errors."""
     return {error.status: _problem(error.status) for error in errors}
 
 
-def answer(model: Any, description: str) -> Responses:
-    """The answer 200 of a route that writes it itself."""
-    return {200: {"model": model, "description": description}}
+def answer(model: Any, description: str, *media_types: str) -> Responses:
+    """The answer 200 of a route that writes it itself: JSON, or a stream of one of these types."""
+    return {200: {"model": model, "description": description, "content": dict.fromkeys(media_types, _BINARY)}}
 
 
 def request_body(*models: type[BaseModel]) -> dict[str, Any]:
@@ -104,6 +115,11 @@ def request_body(*models: type[BaseModel]) -> dict[str, Any]:
 def with_stream(body: dict[str, Any], *media_types: str) -> dict[str, Any]:
     """The same body, or a stream of one of these types."""
     return body | {"content": body["content"] | dict.fromkeys(media_types, _BINARY)}
+
+
+def with_lines(body: dict[str, Any], line: dict[str, Any], *media_types: str) -> dict[str, Any]:
+    """The same body, or lines like this one, or a stream of one of the other types."""
+    return body | {"content": body["content"] | stream_body(line, *media_types)["content"]}
 
 
 def stream_body(line: dict[str, Any], *media_types: str) -> dict[str, Any]:

@@ -69,7 +69,7 @@ class PredictionFastLane:
             return None
         try:
             body = bodies.parse_prediction(message.get("body", b""), self._max_points, [])
-            return answers.judge(model, body, query.budget)
+            return answers.judge(model, body, query)
         except Exception:  # noqa: BLE001  faults, ours too, are answered in one place, and not here
             return None
 

@@ -6,13 +6,12 @@ from typing import Generic, NamedTuple, TypeVar
 
 import orjson
 
-from app.alarms import AlarmBudget
 from app.api import answers, bodies, problems
 from app.api.bodies import PredictBody
 from app.api.queries import PredictQuery
 from app.api.streams import Line
 from app.config import Settings
-from app.detectors import choose_detector
+from app.detectors import DEFAULT_DETECTOR, choose_detector
 from app.detectors.base import Detector, DetectorParams
 from app.errors import BodyTooLarge, Fault, InvalidInput, TidemarkError
 from app.registry import ModelRegistry
@@ -55,8 +54,8 @@ class FitDefaults(NamedTuple):
     params: DetectorParams
 
 
-def parse_defaults(query: Sequence[tuple[str, str]]) -> FitDefaults:
-    """The detector that a query names. Raises InvalidInput."""
+def parse_defaults(query: Sequence[tuple[str, str]], default: str = DEFAULT_DETECTOR) -> FitDefaults:
+    """The detector that a query names, or else `default`. Raises InvalidInput."""
     faults = [
         Fault(f"/{name}", "is no parameter of this route: it takes detector and params", "query")
         for name, _ in query
@@ -65,7 +64,7 @@ def parse_defaults(query: Sequence[tuple[str, str]]) -> FitDefaults:
     given = dict(query)
     twice = [name for name, times in Counter(name for name, _ in query).items() if times > 1]
     faults += [Fault(f"/{name}", "is given more than once: give one", "query") for name in twice]
-    fields: dict[str, object] = {"detector": given["detector"]} if "detector" in given else {}
+    fields: dict[str, object] = {"detector": given.get("detector", default)}
     try:
         fields |= {"params": orjson.loads(given["params"])} if "params" in given else {}
     except orjson.JSONDecodeError as error:
@@ -141,7 +140,7 @@ def judging(registry: ModelRegistry, settings: Settings, query: PredictQuery) ->
     def judge(lines: Sequence[Line]) -> bytes:
         asked = [_read(line, settings, parse) for line in lines]
         models = iter(registry.load_many(list(_models_of(asked))))
-        return b"".join([_judged(ask, models, query.budget) for ask in asked])
+        return b"".join([_judged(ask, models, query) for ask in asked])
 
     return judge
 
@@ -153,14 +152,14 @@ def _models_of(asked: Sequence[Asked[Prediction]]) -> Iterator[tuple[str, Select
             yield ask.series_id, ask.wanted.selector
 
 
-def _judged(ask: Asked[Prediction], models: Iterator[LoadedModel | TidemarkError], budget: AlarmBudget | None) -> bytes:
+def _judged(ask: Asked[Prediction], models: Iterator[LoadedModel | TidemarkError], query: PredictQuery) -> bytes:
     if isinstance(ask.wanted, TidemarkError):
         return _problem_line(ask, ask.wanted)
     model = next(models)
     if isinstance(model, TidemarkError):
         return _problem_line(ask, model)
     try:
-        judged = answers.judged_fields(model, ask.wanted.body, budget)
+        judged = answers.judged_fields(model, ask.wanted.body, query)
     except InvalidInput as error:
         return _problem_line(ask, error)
     fields = {"series_id": ask.series_id, "status": 200} | judged

@@ -95,9 +95,11 @@ class LimitBody:
 
 def _is_stream(scope: Scope) -> bool:
     """Whether the body is read piece by piece, so that only a piece of it needs a limit."""
+    content_type = (_header(scope, b"content-type") or b"").decode("latin-1")
     if scope["path"] == "/fit":
-        content_type = _header(scope, b"content-type")
-        return content_type is None or not formats.is_table(content_type.decode("latin-1"))
+        return not formats.is_table(content_type)
+    if scope["path"] == "/detect":
+        return formats.names(formats.NDJSON, content_type)
     return bool(scope["path"] == "/predict")
 
 

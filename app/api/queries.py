@@ -1,5 +1,6 @@
-"""The query of a prediction: which version, and how many false alarms."""
+"""The query of a prediction: which version, how many false alarms, and how many later points in view."""
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -7,7 +8,10 @@ from app.alarms import BUDGET_PARAMETERS, AlarmBudget, parse_budget
 from app.errors import Fault
 from app.versions import Selector, parse_selector
 
-_PARAMETERS = ("version", *BUDGET_PARAMETERS)
+MOST_LOOKAHEAD_POINTS = 100_000
+
+_PARAMETERS = ("version", *BUDGET_PARAMETERS, "lookahead_points")
+_INTEGER = re.compile("[0-9]{1,6}")
 
 
 class PredictQuery(NamedTuple):
@@ -15,13 +19,31 @@ class PredictQuery(NamedTuple):
 
     selector: Selector
     budget: AlarmBudget | None
+    lookahead_points: int = 0
+    """How many of the points after it, in the same request, each point is judged with."""
 
 
 def parse_predict_query(items: Sequence[tuple[str, str]], faults: list[Fault]) -> PredictQuery:
     """The query of a prediction: a mistyped parameter must not end in the latest version."""
     advice = f"is no parameter of this route: it takes {', '.join(_PARAMETERS)}"
     faults += [Fault(f"/{name}", advice, "query") for name, _ in items if name not in _PARAMETERS]
-    named = [raw for name, raw in items if name == "version"]
-    if len(named) > 1:
-        faults.append(Fault("/version", f"is given {len(named)} times: give one", "query"))
-    return PredictQuery(parse_selector(named[0] if named else None, faults), parse_budget(items, faults))
+    selector = parse_selector(_single("version", items, faults), faults)
+    lookahead_points = _parse_lookahead(_single("lookahead_points", items, faults), faults)
+    return PredictQuery(selector, parse_budget(items, faults), lookahead_points)
+
+
+def _single(name: str, items: Sequence[tuple[str, str]], faults: list[Fault]) -> str | None:
+    """The value of a parameter that is given once or not at all."""
+    given = [raw for found, raw in items if found == name]
+    if len(given) > 1:
+        faults.append(Fault(f"/{name}", f"is given {len(given)} times: give one", "query"))
+    return given[0] if given else None
+
+
+def _parse_lookahead(raw: str | None, faults: list[Fault]) -> int:
+    if raw is None:
+        return 0
+    lookahead_points = int(raw) if _INTEGER.fullmatch(raw) else -1
+    if not 0 <= lookahead_points <= MOST_LOOKAHEAD_POINTS:
+        faults.append(Fault("/lookahead_points", f"must be an integer, 0 to {MOST_LOOKAHEAD_POINTS}", "query"))
+    return lookahead_points

@@ -29,7 +29,10 @@ DETECTORS: Mapping[str, str] = {
 }
 """Where each detector lives; imported when it is first used."""
 
-DEFAULT_DETECTOR = "auto"
+DEFAULT_DETECTOR = "mean_std"
+"""Of a fit."""
+DETECTOR_IN_VIEW = "auto"
+"""Of a detection with all points in view."""
 
 
 def find_detector(name: str) -> type[Detector]:
@@ -62,7 +65,9 @@ def choose_detector(name: object, params: object, faults: list[Fault]) -> tuple[
 
 def _own_first(params: type[DetectorParams]) -> list[str]:
     """The names of the parameters, those that are the detector's own before those that all have."""
-    return sorted(params.model_fields, key=lambda name: name in DetectorParams.model_fields)
+    from app.detectors.judging import CalibratedParams  # at the first fault, as the detectors themselves
+
+    return sorted(params.model_fields, key=lambda name: name in CalibratedParams.model_fields)
 
 
 def _params_fault(fault: ErrorDetails, known: str) -> Fault:

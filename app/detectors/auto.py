@@ -3,7 +3,6 @@
 from typing import ClassVar
 
 import numpy as np
-from pydantic import Field
 from typing_extensions import override
 
 from app.detectors.base import Detector, DetectorParams, Verdicts
@@ -44,14 +43,6 @@ _FAINTEST = 0.1
 _NEGLIGIBLE = 1e-9
 
 
-class AutoParams(CalibratedParams):
-    """Parameters of `auto`."""
-
-    fit_budget_s: float | None = Field(
-        None, gt=0, le=3600, description="Seconds that the choice may take; by default FIT_BUDGET_S."
-    )
-
-
 class Auto(CalibratedDetector):
     """The detector, or the ensemble of them, that suits a series. It is none itself: a fit makes one of the others.
 
@@ -61,20 +52,19 @@ class Auto(CalibratedDetector):
     and how clearly its first event stands out.
 
     Source: the weights, in the manner of Y. Zhao and others, LSCP, SDM 2019 (agreement with a pseudo ground truth).
-    Cost: that of what it chooses; 10,000 points are fitted in 2 s. Finds: what the chosen ones find. Misses: what they miss.
+    Cost: that of what it chooses; 10,000 points are fitted in 2 s. Finds: what the chosen ones find.
+    Misses: what they miss.
     """
 
     __slots__ = ()
 
     name: ClassVar[str] = "auto"
-    Params: ClassVar[type[DetectorParams]] = AutoParams
     is_sided: ClassVar[bool] = False
 
     @override
     @classmethod
     def fit(cls, history: Series, params: DetectorParams) -> Detector:  # type: ignore[override]
-        assert isinstance(params, AutoParams)
-        shared = params.model_dump(exclude={"fit_budget_s"})
+        shared = params.model_dump()
         if len(history) < _A_HANDFUL:
             return MeanStd.fit(history, MeanStdParams(**shared))
         low, high = _HOLDS_OF_A_CYCLE if find_cycle_points(Unit.of(history.values).standard(history.values)) else _HOLDS
@@ -84,8 +74,7 @@ class Auto(CalibratedDetector):
     @override
     @classmethod
     def detect(cls, series: Series, params: DetectorParams) -> Verdicts:
-        assert isinstance(params, AutoParams)
-        shared = params.model_dump(exclude={"fit_budget_s"})
+        shared = params.model_dump()
         if len(series) < _A_HANDFUL:
             return MeanStd.detect(series, MeanStdParams(**shared))
         if len(series) < _FEWEST_POINTS:
@@ -99,7 +88,9 @@ class Auto(CalibratedDetector):
 
         groups, points = _choose(series.values)
         fitting = [[m for m in group if m.length * _FEWEST_WINDOWS <= len(series)] for group in groups]
-        fitting = [group for group in fitting if group] or [list(_SHORT)]
+        if len(fitting[-1]) < len(groups[-1]):  # too short a series for the longest windows
+            fitting = [list(_SHORT), *fitting]
+        fitting = [group for group in fitting if group]
         members = [member for group in fitting for member in group]
         shares = np.array([1.0 / len(group) for group in fitting for _ in group])
         scores, expected = member_scores(on_grid(_by_deviation(series.values)), members)

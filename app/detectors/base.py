@@ -151,6 +151,11 @@ class Detector(ABC):
         """Everything that `load` needs beside the parameters."""
 
     @property
+    def size_bytes(self) -> int:
+        """Memory that its numbers take, about."""
+        return sum(array.nbytes for array in self.state.values())
+
+    @property
     @abstractmethod
     def context_points(self) -> int:
         """Past points that it needs to judge the next one."""

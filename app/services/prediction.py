@@ -66,7 +66,9 @@ class PredictionService:
         model = self._registry.load(series_id, selector)
         return model.version, model.detector.score(points)
 
-    def predict_batch(self, batch: SeriesBatch, selector: Selector, budget: AlarmBudget | None = None) -> BatchVerdicts:
+    def predict_batch(
+        self, batch: SeriesBatch, selector: Selector, budget: AlarmBudget | None = None, lookahead_points: int = 0
+    ) -> BatchVerdicts:
         """Verdicts on the points of many series, aligned with the points of the batch; raises nothing for any of them.
 
         A point that is no point is 422, and so is every one of a series whose name is none or to which the budget
@@ -83,7 +85,8 @@ class PredictionService:
                 points = start + np.flatnonzero(is_point[start:end])
                 chosen = slice(start, end) if len(points) == end - start else points
                 series = Series(batch.timestamps_s[chosen], batch.values[chosen])
-                judged.put(chosen, model.version, model.detector.score(series, false_alarm_rate=rate))
+                verdicts = model.detector.score(series, None, rate, lookahead_points)
+                judged.put(chosen, model.version, verdicts)
             except TidemarkError as error:
                 judged.status[start:end][is_point[start:end]] = error.status
         return judged

@@ -11,9 +11,9 @@ from starlette.concurrency import run_in_threadpool
 from app.api import arrow, formats, lines
 from app.api.documentation import (
     BULK_FITTING,
-    DETECTOR_PARAMETER,
     FIT_LINE,
     PARAMS_PARAMETER,
+    detector_parameter,
     stream_answer,
     stream_body,
 )
@@ -21,6 +21,7 @@ from app.api.lines import Asked, FitDefaults
 from app.api.streams import Spool, StreamedAnswer, batches_of_lines, open_lines
 from app.bootstrap import Services
 from app.config import Settings
+from app.detectors import DEFAULT_DETECTOR
 from app.series_batch import SeriesBatch
 from app.services.training import FitJob, Prepared, TrainingService
 
@@ -46,7 +47,7 @@ def router(services: Services) -> APIRouter:
         responses=stream_answer("A line for each series, with its version or its faults.", formats.NDJSON)
         | BULK_FITTING,
         openapi_extra={
-            "parameters": [DETECTOR_PARAMETER, PARAMS_PARAMETER],
+            "parameters": [detector_parameter(DEFAULT_DETECTOR), PARAMS_PARAMETER],
             "requestBody": stream_body(FIT_LINE, formats.ARROW, formats.PARQUET),
         },
     )

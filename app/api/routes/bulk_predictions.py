@@ -11,6 +11,7 @@ from app.api import arrow, formats, lines
 from app.api.documentation import (
     BUDGET_PARAMETERS,
     BULK_JUDGING,
+    LOOKAHEAD_PARAMETER,
     PREDICT_LINE,
     VERSION_PARAMETER,
     stream_answer,
@@ -40,7 +41,7 @@ def router(services: Services) -> APIRouter:
         responses=stream_answer("A line for each line, or a row for each row.", formats.NDJSON, formats.ARROW)
         | BULK_JUDGING,
         openapi_extra={
-            "parameters": [VERSION_PARAMETER, *BUDGET_PARAMETERS],
+            "parameters": [VERSION_PARAMETER, *BUDGET_PARAMETERS, LOOKAHEAD_PARAMETER],
             "requestBody": stream_body(PREDICT_LINE, formats.ARROW),
         },
     )

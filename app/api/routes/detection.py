@@ -11,17 +11,20 @@ from starlette.concurrency import run_in_threadpool
 from app.api import answers, arrow, bodies, formats, lines
 from app.api.documentation import (
     BULK_FITTING,
-    DETECTOR_PARAMETER,
+    FIT_LINE,
     PARAMS_PARAMETER,
     answer,
+    detector_parameter,
     request_body,
-    with_stream,
+    with_lines,
 )
 from app.api.schemas import Detection, FitRequest
 from app.api.streams import Spool, StreamedAnswer, batches_of_lines, open_lines
 from app.bootstrap import Services
 from app.config import Settings
+from app.detectors import DETECTOR_IN_VIEW
 from app.errors import Fault, InvalidInput
+from app.series import parse_series_id
 from app.series_batch import SeriesBatch
 from app.services.prediction import BatchVerdicts
 
@@ -37,14 +40,14 @@ def router(services: Services) -> APIRouter:
         "/detect",
         summary="Find the anomalies of one series or of many, without a stored model",
         response_model=None,
-        responses=answer(Detection, "A verdict on each point.") | BULK_FITTING,
+        responses=answer(Detection, "A verdict on each point.", formats.NDJSON, formats.ARROW) | BULK_FITTING,
         openapi_extra={
-            "parameters": [DETECTOR_PARAMETER, PARAMS_PARAMETER],
-            "requestBody": with_stream(request_body(FitRequest), formats.NDJSON, formats.ARROW),
+            "parameters": [detector_parameter(DETECTOR_IN_VIEW), PARAMS_PARAMETER],
+            "requestBody": with_lines(request_body(FitRequest), FIT_LINE, formats.ARROW),
         },
     )
     async def detect(request: Request) -> Response:
-        defaults = lines.parse_defaults(request.query_params.multi_items())
+        defaults = lines.parse_defaults(request.query_params.multi_items(), DETECTOR_IN_VIEW)
         content_type = request.headers.get("content-type")
         if formats.names(formats.NDJSON, content_type):
             pieces = await open_lines(request)
@@ -83,7 +86,8 @@ def _detect_batch(batch: SeriesBatch, all_faults: list[list[Fault]], defaults: l
     """Verdicts on each series of a batch; of one with faults, its status. Raises InvalidInput when it is alone."""
     judged = BatchVerdicts.nothing(len(batch.values))
     bounds = batch.offsets.tolist()
-    for place, ((_, series), faults) in enumerate(zip(batch, all_faults, strict=True)):
+    for place, ((name, series), faults) in enumerate(zip(batch, all_faults, strict=True)):
+        parse_series_id(name, faults, "body")
         if faults and len(all_faults) == 1:
             raise InvalidInput(faults)
         if not faults:

@@ -8,7 +8,6 @@ from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 
-from app.alarms import AlarmBudget
 from app.api import answers, arrow, bodies, formats
 from app.api.bodies import PredictBody
 from app.api.documentation import (
@@ -16,6 +15,7 @@ from app.api.documentation import (
     FITTING,
     IDEMPOTENCY_KEY_PARAMETER,
     JUDGING,
+    LOOKAHEAD_PARAMETER,
     SERIES_ID_PARAMETER,
     VERSION_PARAMETER,
     answer,
@@ -54,11 +54,11 @@ class PointFormat(NamedTuple):
             return PredictBody(arrow.parse_points(body, max_points, faults))
         return bodies.parse_prediction(body, max_points, faults)
 
-    def answer(self, model: LoadedModel, body: PredictBody, budget: AlarmBudget | None) -> Response:
+    def answer(self, model: LoadedModel, body: PredictBody, query: PredictQuery) -> Response:
         """What the model says of the points. Raises InvalidInput."""
         if not self.answers_arrow:
-            return Response(answers.judge(model, body, budget), media_type=formats.JSON)
-        verdicts = answers.judge_many(model, body, budget)
+            return Response(answers.judge(model, body, query), media_type=formats.JSON)
+        verdicts = answers.judge_many(model, body, query)
         stream = arrow.verdicts_stream(model.version, verdicts, compressed=self.compresses)
         return Response(stream, media_type=formats.ARROW)
 
@@ -73,7 +73,7 @@ def router(services: Services) -> APIRouter:
         response_model=None,
         responses=answer(PointAnswer | PointsAnswer, "The verdicts.") | JUDGING,
         openapi_extra={
-            "parameters": [SERIES_ID_PARAMETER, VERSION_PARAMETER, *BUDGET_PARAMETERS],
+            "parameters": [SERIES_ID_PARAMETER, VERSION_PARAMETER, *BUDGET_PARAMETERS, LOOKAHEAD_PARAMETER],
             "requestBody": with_stream(request_body(PointRequest, PointsRequest), formats.ARROW),
         },
     )
@@ -89,11 +89,11 @@ def router(services: Services) -> APIRouter:
         model = services.registry.find_loaded(series_id, query.selector)
         if model is None:  # shielded, since others may wait for the same load
             model = await asyncio.shield(asyncio.wrap_future(services.registry.begin_load(series_id, query.selector)))
-        return content.answer(model, points, query.budget)
+        return content.answer(model, points, query)
 
     def judge(series_id: str, query: PredictQuery, body: bytes, content: PointFormat, faults: list[Fault]) -> Response:
         points = content.parse(body, services.settings.max_points, faults)
-        return content.answer(services.registry.load(series_id, query.selector), points, query.budget)
+        return content.answer(services.registry.load(series_id, query.selector), points, query)
 
     @routes.post(
         "/fit/{series_id}",
