@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from app.detectors import DEFAULT_DETECTOR, DETECTORS, find_detector
+from app.detectors import DETECTOR_IN_VIEW, DETECTORS, find_detector
 from app.detectors.base import KINDS
 from app.series import Series
 from app.simulation import simulate_sensor
@@ -107,9 +107,10 @@ def test_the_verdicts_are_those_of_the_detector_with_all_points_in_view(client: 
 
 
 def test_the_default_detector_chooses_by_itself(client: httpx.Client) -> None:
-    assert detect(client, FEW) == detect(client, FEW, detector=DEFAULT_DETECTOR)
+    assert detect(client, FEW) == detect(client, FEW, detector=DETECTOR_IN_VIEW)
     assert detect(client, FEW)["detector"] == "auto"
     assert detect(client, FEW | {"detector": None, "params": None}) == detect(client, FEW)
+    assert detect(client, FEW | {"params": {"direction": "below"}})["detector"] == "auto"
 
 
 def test_spikes_that_stand_out_of_noise_are_found_by_default(client: httpx.Client) -> None:

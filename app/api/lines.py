@@ -52,6 +52,8 @@ class FitDefaults(NamedTuple):
     fields: Mapping[str, object]
     detector: type[Detector]
     params: DetectorParams
+    default: str
+    """The detector of a line that has parameters and names none."""
 
 
 def parse_defaults(query: Sequence[tuple[str, str]], default: str = DEFAULT_DETECTOR) -> FitDefaults:
@@ -74,12 +76,14 @@ def parse_defaults(query: Sequence[tuple[str, str]], default: str = DEFAULT_DETE
     faults += [fault._replace(location="query") for fault in of_choice]
     if faults or chosen is None:
         raise InvalidInput(faults)
-    return FitDefaults(fields, *chosen)
+    return FitDefaults(fields, *chosen, default)
 
 
 def with_defaults(fields: Mapping[str, object], defaults: FitDefaults) -> Mapping[str, object]:
     """The fields of a fit, with the detector of the request when they name none."""
-    return {**fields, **defaults.fields} if _FIT_QUERY.isdisjoint(fields) else fields
+    if _FIT_QUERY.isdisjoint(fields):
+        return {**fields, **defaults.fields}
+    return {**fields, "detector": defaults.default} if fields.get("detector") is None else fields
 
 
 def read_fits(lines: Sequence[Line], settings: Settings, defaults: FitDefaults) -> list[Asked[FitJob]]:

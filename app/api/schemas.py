@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from app.api.parameters import SELECTOR_DESCRIPTION, SELECTOR_PATTERN
-from app.detectors import DEFAULT_DETECTOR, DETECTORS, find_detector
+from app.detectors import DEFAULT_DETECTOR, DETECTOR_IN_VIEW, DETECTORS, find_detector
 from app.detectors.base import Kind
 from app.series import LATEST_TIMESTAMP_S, format_timestamp
 from app.versions import Alias, SeriesSummary, Version
@@ -61,6 +61,13 @@ class FitRequest(BaseModel):
     values: Annotated[list[float], Field(min_length=2, description="Finite numbers, not all equal.")]
     detector: DetectorName | None = DEFAULT_DETECTOR
     params: Params | None = {}
+
+
+class DetectRequest(FitRequest):
+    """A series to find the anomalies of: one value for each timestamp, strictly increasing in time."""
+
+    values: Annotated[list[float], Field(min_length=2, description="Finite numbers.")]
+    detector: DetectorName | None = DETECTOR_IN_VIEW
 
 
 class FitAnswer(BaseModel):

@@ -17,8 +17,8 @@ class RobustZ(CalibratedDetector):
     Source: P. J. Rousseeuw, C. Croux, Alternatives to the Median Absolute Deviation, JASA 88, 1993; B. Iglewicz,
     D. C. Hoaglin, How to Detect and Handle Outliers, 1993 (the modified z-score).
     Cost: O(n log n) to fit, O(1) a point, 1 kB of state. Finds: spikes, dips and level shifts of a series that is
-    stationary, also when up to half of its training data are anomalies. Misses: everything that stays within the
-    overall range, such as a wrong season or a flatline.
+    stationary; what it expects is not moved by anomalies in its training data. Misses: everything that stays within the
+    overall range, such as a wrong season or a flatline; and many small anomalies in its training data widen its band.
     """
 
     __slots__ = ()

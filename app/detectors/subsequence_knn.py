@@ -56,9 +56,10 @@ class SubsequenceKnn(CalibratedDetector):
     Source: the distance to the k-th neighbour, S. Ramaswamy, R. Rastogi, K. Shim, Efficient Algorithms for Mining
     Outliers from Large Data Sets, SIGMOD 2000; on subsequences, E. Keogh, J. Lin, A. Fu, HOT SAX, ICDM 2005; computed
     as C.-C. M. Yeh and others, Matrix Profile I, ICDM 2016.
-    Cost: O(n^2) to fit up to 10,000 points, then constant; O(n) a point, below a millisecond. Context: the longest
+    Cost: O(n^2) to fit up to 10,000 points, then constant; O(n) a point, one to two milliseconds. Context: the longest
     window. Finds: whatever the history has not shown, spikes, shapes, missing beats, changes of variance.
-    Misses: what the history has shown already, slow drifts, and values that are wrong only for their hour.
+    Misses: what the history has shown already, slow drifts, and values that are wrong only for their hour. After a
+    spike it flags the points whose windows still cover it.
     """
 
     __slots__ = ()

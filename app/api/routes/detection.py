@@ -18,7 +18,7 @@ from app.api.documentation import (
     request_body,
     with_lines,
 )
-from app.api.schemas import Detection, FitRequest
+from app.api.schemas import Detection, DetectRequest
 from app.api.streams import Spool, StreamedAnswer, batches_of_lines, open_lines
 from app.bootstrap import Services
 from app.config import Settings
@@ -43,7 +43,7 @@ def router(services: Services) -> APIRouter:
         responses=answer(Detection, "A verdict on each point.", formats.NDJSON, formats.ARROW) | BULK_FITTING,
         openapi_extra={
             "parameters": [detector_parameter(DETECTOR_IN_VIEW), PARAMS_PARAMETER],
-            "requestBody": with_lines(request_body(FitRequest), FIT_LINE, formats.ARROW),
+            "requestBody": with_lines(request_body(DetectRequest), FIT_LINE, formats.ARROW),
         },
     )
     async def detect(request: Request) -> Response:
