@@ -1,6 +1,8 @@
 """The shape of the house: imports point down only, and each library stays in its room."""
 
 import ast
+import subprocess
+import sys
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -37,6 +39,9 @@ ROOMS = {
     "prometheus_client": ("telemetry",),
     "obstore": ("artifacts.object_store",),
     "safetensors": ("detectors.codec",),
+    "numba": ("detectors",),
+    "scipy": ("detectors",),
+    "sklearn": ("detectors",),
     "pydantic_settings": ("config",),
 }
 DETECTOR_MODULES = {place.partition(":")[0].removeprefix("app.") for place in DETECTORS.values()}
@@ -100,6 +105,31 @@ def test_a_library_stays_in_its_room(library: str) -> None:
     users = {module for module in OURS if any(name.partition(".")[0] == library for name in imports(module))}
     assert users, f"nothing uses {library}"
     assert {m for m in users if not any(m == room or m.startswith(f"{room}.") for room in ROOMS[library])} == set()
+
+
+def test_a_service_of_the_baseline_never_imports_the_heavy_libraries(tmp_path: Path) -> None:
+    script = """
+import sys
+from app.bootstrap import build
+from app.config import Settings
+from app.detectors.mean_std import MeanStd, MeanStdParams
+from app.main import create_app
+from app.migrations import migrate
+from app.simulation import simulate_sensor
+
+services = build(Settings())
+create_app(services).openapi()
+migrate(services.database)
+series = simulate_sensor(100).series
+services.training.fit("s", series, MeanStd, MeanStdParams())
+services.prediction.predict("s", 1, series)
+print(sorted({"numba", "scipy", "sklearn"} & set(sys.modules)))
+"""
+    environment = {"DATA_DIR": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    run = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT.parent, env=environment, capture_output=True, text=True, check=False
+    )
+    assert run.stdout.strip() == "[]", run.stderr
 
 
 @pytest.mark.parametrize("module", OURS)
