@@ -24,6 +24,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     HOST=0.0.0.0 \
     PORT=8000 \
     DATA_DIR=/data \
+    NUMBA_CACHE_DIR=/data/numba \
     LOG_FORMAT=json
 WORKDIR /opt/tidemark
 USER 10001:10001

@@ -9,7 +9,7 @@ from app.series import FloatArray
 FEATURES = 8
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def window_features(
     past: FloatArray, values: FloatArray, points: int, level: float, coefficients: FloatArray, limit: float
 ) -> FloatArray:
@@ -39,7 +39,7 @@ def window_features(
     return features
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def mean_depths(features: FloatArray, nodes: FloatArray, roots: FloatArray) -> FloatArray:
     """How deep each of m rows of features falls, on average over the trees: shape (m,).
 
@@ -60,7 +60,7 @@ def mean_depths(features: FloatArray, nodes: FloatArray, roots: FloatArray) -> F
     return depths
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def beyond(features: FloatArray, lowest: FloatArray, highest: FloatArray, width: FloatArray) -> FloatArray:
     """How far each row of features is outside of a box, in units of its widths, summed, as log(1 + x): shape (m,)."""
     distances = np.empty(len(features))

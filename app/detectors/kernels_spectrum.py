@@ -10,7 +10,7 @@ from app.series import FloatArray
 _SMALLEST = 1e-12
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def transform(real: FloatArray, imaginary: FloatArray, cosines: FloatArray, sines: FloatArray) -> None:
     """The discrete Fourier transform of n numbers in place, n a power of two; cosines and sines of 2 pi j / n."""
     n = len(real)
@@ -38,7 +38,7 @@ def transform(real: FloatArray, imaginary: FloatArray, cosines: FloatArray, sine
         size *= 2
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def saliency_map(real: FloatArray, imaginary: FloatArray, cosines: FloatArray, sines: FloatArray) -> None:
     """Put the saliency of n numbers, `real`, into their place: what their spectrum's residual is back in time.
 
@@ -61,7 +61,7 @@ def saliency_map(real: FloatArray, imaginary: FloatArray, cosines: FloatArray, s
         real[j] = math.sqrt(real[j] ** 2 + imaginary[j] ** 2) / n
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def newest_saliencies(
     values: FloatArray, size: int, extension: int, cosines: FloatArray, sines: FloatArray
 ) -> FloatArray:
@@ -97,7 +97,7 @@ def newest_saliencies(
     return saliencies
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def saliencies_in_view(values: FloatArray, size: int, cosines: FloatArray, sines: FloatArray) -> FloatArray:
     """How salient each point is in the window that has it near its middle, beside its mean: shape (n,), n >= size."""
     n, quarter = len(values), max(size // 4, 1)

@@ -15,7 +15,7 @@ from app.series import FloatArray
 _ROUNDING = 1e-12
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def cut(past: FloatArray, values: FloatArray, start: int, level: float, window: FloatArray) -> None:
     """Put the window that begins at `start` into `window`, of shape (w,)."""
     points = len(window)
@@ -29,7 +29,7 @@ def cut(past: FloatArray, values: FloatArray, start: int, level: float, window: 
         window[j] -= shift
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def expect_one(values: FloatArray, newest: int, coefficients: FloatArray, limit: float) -> float:
     """What is expected of values[newest] by the points before it.
 
@@ -48,7 +48,7 @@ def expect_one(values: FloatArray, newest: int, coefficients: FloatArray, limit:
     return float(expected)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def expect(values: FloatArray, coefficients: FloatArray, limit: float) -> FloatArray:
     """What is expected of each point but the first w - 1: shape (n - w + 1,)."""
     first = len(coefficients) - 2
@@ -58,7 +58,7 @@ def expect(values: FloatArray, coefficients: FloatArray, limit: float) -> FloatA
     return expected
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def squared_distances(window: FloatArray, references: FloatArray, squares: FloatArray) -> None:
     """Put the squared distances of a window to m references, shape (w, m), into `squares`, of shape (m,)."""
     squares[:] = 0.0
@@ -69,7 +69,7 @@ def squared_distances(window: FloatArray, references: FloatArray, squares: Float
             squares[r] += (value - row[r]) * (value - row[r])
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def nearest(windows: FloatArray, references: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Of k references, shape (w, k), the index of the nearest to each of m windows, and its distance: shapes (m,)."""
     m = len(windows)
@@ -82,7 +82,7 @@ def nearest(windows: FloatArray, references: FloatArray) -> tuple[FloatArray, Fl
     return labels, distances
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def group_sums(windows: FloatArray, labels: FloatArray, k: int) -> tuple[FloatArray, FloatArray]:
     """The sum of the windows of each label 0 .. k - 1, and their number: shapes (k, w) and (k,); others are -1."""
     sums, sizes = np.zeros((k, windows.shape[1])), np.zeros(k)
@@ -95,7 +95,7 @@ def group_sums(windows: FloatArray, labels: FloatArray, k: int) -> tuple[FloatAr
     return sums, sizes
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def center_distances(past: FloatArray, values: FloatArray, level: float, references: FloatArray) -> FloatArray:
     """The distance of each window to the nearest of the references, shape (w, k): shape (n - w + 1,)."""
     points, k = references.shape
@@ -108,7 +108,7 @@ def center_distances(past: FloatArray, values: FloatArray, level: float, referen
     return distances
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def component_distances(
     past: FloatArray, values: FloatArray, level: float, center: FloatArray, components: FloatArray, weights: FloatArray
 ) -> FloatArray:
@@ -139,7 +139,7 @@ def component_distances(
     return distances
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def kernel_distances(
     past: FloatArray, values: FloatArray, level: float, references: FloatArray, weights: FloatArray, gamma: float
 ) -> FloatArray:
@@ -163,7 +163,7 @@ def kernel_distances(
     return distances
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def smallest(squares: FloatArray, left_out: int, best: FloatArray, which: FloatArray) -> None:
     """Put the k smallest of m numbers into `best`, shape (k,), rising, and their indices into `which`."""
     k = len(best)
@@ -179,7 +179,7 @@ def smallest(squares: FloatArray, left_out: int, best: FloatArray, which: FloatA
         best[place], which[place] = squares[r], r
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def neighbours(references: FloatArray, k: int) -> tuple[FloatArray, FloatArray]:
     """Distances to the k nearest others of m references, shape (w, m), and their indices: shapes (m, k)."""
     points, m = references.shape
@@ -195,7 +195,7 @@ def neighbours(references: FloatArray, k: int) -> tuple[FloatArray, FloatArray]:
     return distances, which
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def outlier_factors(
     past: FloatArray,
     values: FloatArray,
