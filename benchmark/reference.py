@@ -23,6 +23,8 @@ _ANSWER = PointAnswer(
     lower=8.939339828220179,
     upper=11.060660171779821,
     severity=0.6464466094067263,
+    p_value=2.1e-17,
+    kind="spike",
 )
 _BYTES = _ANSWER.model_dump_json().encode()
 _HEADERS = [(b"content-type", b"application/json"), (b"content-length", str(len(_BYTES)).encode())]
