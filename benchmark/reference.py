@@ -23,7 +23,7 @@ _ANSWER = PointAnswer(
     lower=8.939339828220179,
     upper=11.060660171779821,
     severity=0.6464466094067263,
-    p_value=2.1e-17,
+    p_value=6.914400106940203e-13,
     kind="spike",
 )
 _BYTES = _ANSWER.model_dump_json().encode()
