@@ -85,14 +85,6 @@ def find_period_points(series: Series) -> int | None:
     return None if period_s is None else round(period_s / float(np.median(np.diff(series.timestamps_s))))
 
 
-def has_period(series: Series, period_s: float) -> bool:
-    """Whether a series has this period, in seconds, or a shorter one that goes into it."""
-    grid = _Grid.of(series)
-    if grid is None or not _SHORTEST_POINTS <= period_s / grid.interval_s <= len(grid.values) / _FEWEST_CYCLES:
-        return False
-    return grid.is_significant(grid.fold(period_s / grid.interval_s))
-
-
 def _choose(found: list[_Fold], interval_s: float) -> _Fold:
     """The shortest period of those that explain nearly as much as the best."""
     best = max(found, key=lambda fold: fold.explained)
