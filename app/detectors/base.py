@@ -115,6 +115,33 @@ class Verdicts:
         return Verdict(**plain | {"kind": KINDS[plain["kind"]]})
 
 
+class Candidate(NamedTuple):
+    """A detector that was tried for a series, on the part of its history that it was not fitted to."""
+
+    detector: str
+    recall: float
+    """Share of the anomalies injected there that it found."""
+    false_alarm_rate: float
+    """Share of the points there that it flagged without any."""
+    seconds: float
+    """That its fit and its trial took."""
+
+
+class Choice(NamedTuple):
+    """Why a detector was taken, and what was tried."""
+
+    reason: str
+    candidates: tuple[Candidate, ...]
+    """The best first."""
+
+
+class Fitted(NamedTuple):
+    """A detector; where it was chosen by the series and not by the user, with the reasons."""
+
+    detector: "Detector"
+    choice: Choice | None
+
+
 class Detector(ABC):
     """A fitted detector. Subclasses are immutable and cheap to keep by the million."""
 
@@ -129,6 +156,11 @@ class Detector(ABC):
     @abstractmethod
     def fit(cls, history: Series, params: DetectorParams) -> "Detector":
         """A detector fitted to `history`; raises nothing for any history that `parse_history` accepts."""
+
+    @classmethod
+    def fit_within(cls, history: Series, params: DetectorParams, budget_s: float) -> Fitted:
+        """As `fit`, for those that choose in about `budget_s` seconds, and with what the choice went by."""
+        return Fitted(cls.fit(history, params), None)
 
     @classmethod
     @abstractmethod
