@@ -1,6 +1,7 @@
 """Alarm budgets: how many false alarms a caller can live with."""
 
 import math
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,6 +10,9 @@ from app.detectors.judging import HIGHEST_RATE, rate_of_weekly
 from app.errors import Fault, InvalidInput
 
 BUDGET_PARAMETERS = ("false_alarm_rate", "max_false_alarms_per_week")
+_NUMBER = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+"""Narrower than Python's own: 1_0, nan and the digits of other scripts are taken for mistakes."""
+
 _LARGEST = {"false_alarm_rate": HIGHEST_RATE, "max_false_alarms_per_week": 1e9}
 
 
@@ -38,11 +42,9 @@ def parse_budget(items: Sequence[tuple[str, str]], faults: list[Fault]) -> Alarm
         faults.append(Fault(f"/{given[1][0]}", "is a second alarm budget: give one", "query"))
         return None
     name, raw = given[0]
-    try:
-        asked = float(raw)
-    except ValueError:
-        asked = math.nan
+    asked = float(raw) if _NUMBER.fullmatch(raw) else math.nan
     if not 0 < asked <= _LARGEST[name]:
-        faults.append(Fault(f"/{name}", f"must be a number above 0, at most {_LARGEST[name]:g}", "query"))
+        advice = f"must be a number like 0.001 or 1e-3, above 0 and at most {_LARGEST[name]:g}"
+        faults.append(Fault(f"/{name}", advice, "query"))
         return None
     return AlarmBudget(**{name: max(asked, 1e-12)})

@@ -12,6 +12,7 @@ from app.model_cache import ModelCache
 from app.registry import ModelRegistry
 from app.services.inspection import InspectionService
 from app.services.prediction import PredictionService
+from app.services.reporting import ReportingService
 from app.services.training import TrainingService
 from app.telemetry import LatencyHistory, LocalLatencyHistory, Metrics, RedisLatencyHistory
 
@@ -29,6 +30,7 @@ class Services:
     training: TrainingService
     prediction: PredictionService
     inspection: InspectionService
+    reporting: ReportingService
     latencies: LatencyHistory
     metrics: Metrics
     follower: ChangeFollower
@@ -61,9 +63,10 @@ def build(settings: Settings) -> Services:
         database=database,
         stores=(models, training),
         registry=registry,
-        training=TrainingService(registry),
+        training=TrainingService(registry, settings.fit_budget_s),
         prediction=PredictionService(registry),
         inspection=InspectionService(registry),
+        reporting=ReportingService(registry),
         latencies=_latencies(settings),
         metrics=Metrics(cache.statistics),
         follower=ChangeFollower(catalog, cache),

@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     model_cache_mb: int = Field(256, ge=1, description="Memory for models kept ready to predict, in MB.")
 
     min_training_data_points: int = Field(3, ge=2, description="Points that a fit needs at least.")
+    fit_budget_s: float = Field(
+        4.0, gt=0, allow_inf_nan=False, description="Seconds that `auto` may take to choose, for each series."
+    )
     max_points: int = Field(2_000_000, ge=1, description="Points that one request may carry at most.")
     max_body_mb: int = Field(100, ge=1, description="Size of a request body at most, in MB.")
 

@@ -113,6 +113,7 @@ versions = Table(
     Column("model_offset", Integer, comment="Of its model in the pack, bytes."),
     Column("model_length", Integer, comment="Bytes."),
     Column("first_row", Integer, comment="Of its training data in the pack."),
+    Column("choice", Text, comment="JSON object: why its detector was taken; NULL when the user named it."),
     Index(
         "uq_versions_idempotency_key",
         "series_id",

@@ -10,7 +10,7 @@ import numpy as np
 
 from app import __version__, training_data
 from app.detectors import codec
-from app.detectors.base import Detector
+from app.detectors.base import Fitted
 from app.series import Series
 from app.series_batch import SeriesBatch
 from app.versions import PackPlace, Version
@@ -32,14 +32,14 @@ class Pack:
 
 
 def new_version(
-    series_id: str, detector: Detector, history: Series, digests: tuple[bytes, bytes], place: PackPlace | None = None
+    series_id: str, fitted: Fitted, history: Series, digests: tuple[bytes, bytes], place: PackPlace | None = None
 ) -> Version:
     """A version that has no number yet; `digests` are those of its model and of its training data."""
     return Version(
         series_id=series_id,
         version=0,
-        detector=detector.name,
-        params=detector.params.model_dump(),
+        detector=fitted.detector.name,
+        params=fitted.detector.params.model_dump(),
         points=len(history),
         first_timestamp_s=float(history.timestamps_s[0]),
         last_timestamp_s=float(history.timestamps_s[-1]),
@@ -48,20 +48,21 @@ def new_version(
         libraries=LIBRARIES,
         created_at=datetime.now(UTC),
         place=place,
+        choice=fitted.choice,
     )
 
 
-def encode(fitted: Sequence[Detector], histories: SeriesBatch) -> Pack:
+def encode(fitted: Sequence[Fitted], histories: SeriesBatch) -> Pack:
     """The pack of detectors and the series that they were fitted to, aligned."""
-    files = [codec.encode(detector) for detector in fitted]
+    files = [codec.encode(each.detector) for each in fitted]
     models, data = b"".join(files), training_data.encode_many(histories)
     model_digest, data_digest = hashlib.sha256(models).digest(), hashlib.sha256(data).digest()
     versions = []
     offset = 0
     rows = histories.offsets.tolist()
-    for detector, file, row, (series_id, history) in zip(fitted, files, rows, histories, strict=False):
+    for each, file, row, (series_id, history) in zip(fitted, files, rows, histories, strict=False):
         place = PackPlace(model_digest, offset, len(file), data_digest, row)
         digests = hashlib.sha256(file).digest(), training_data.digest_of(history)
-        versions.append(new_version(series_id, detector, history, digests, place))
+        versions.append(new_version(series_id, each, history, digests, place))
         offset += len(file)
     return Pack(versions, models, data, model_digest, data_digest)

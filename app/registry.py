@@ -13,7 +13,7 @@ from app.artifacts.base import ContentStore, StoredArtifact
 from app.batching import Batching
 from app.catalog import Catalog, Entry, IdempotencyKeyTaken
 from app.detectors import codec
-from app.detectors.base import Detector
+from app.detectors.base import Fitted
 from app.errors import ArtifactDamaged, ConfigurationError, Fault, IdempotencyKeyReused, TidemarkError, Unavailable
 from app.model_cache import ModelCache
 from app.model_loader import ModelLoader
@@ -72,20 +72,20 @@ class ModelRegistry:
         self._loader = ModelLoader(ModelLookup(catalog), models, cache)
 
     def publish(
-        self, series_id: str, detector: Detector, history: Series, idempotency: Idempotency | None = None
+        self, series_id: str, fitted: Fitted, history: Series, idempotency: Idempotency | None = None
     ) -> Version:
         """Store a fitted detector and its training data as the next version of the series.
 
         Artifacts first, then the row: a crash leaves the whole version, or nothing that a reader sees.
         Raises DatabaseUnavailable, ArtifactStoreUnavailable, IdempotencyKeyReused.
         """
-        draft = _draft(series_id, detector, history, idempotency)
+        draft = _draft(series_id, fitted, history, idempotency)
         self._store([draft])  # here and not in the commit, where a large one would hold up the others
         return self._commits.submit(draft).result()
 
-    def begin_publish(self, series_id: str, detector: Detector, history: Series) -> Future[Version]:
+    def begin_publish(self, series_id: str, fitted: Fitted, history: Series) -> Future[Version]:
         """As `publish`, without waiting: for small models, whose artifacts are stored together with others'."""
-        return self._commits.submit(_draft(series_id, detector, history, None))
+        return self._commits.submit(_draft(series_id, fitted, history, None))
 
     def publish_many(self, pack: Pack) -> list[Version]:
         """Store each version of a pack as the next one of its series, in their order; all or none.
@@ -267,7 +267,7 @@ def _ended(load: Future[LoadedModel]) -> LoadedModel | TidemarkError:
         return error
 
 
-def _draft(series_id: str, detector: Detector, history: Series, idempotency: Idempotency | None) -> _Draft:
-    model, data = codec.encode(detector), training_data.encode(history)
+def _draft(series_id: str, fitted: Fitted, history: Series, idempotency: Idempotency | None) -> _Draft:
+    model, data = codec.encode(fitted.detector), training_data.encode(history)
     digests = hashlib.sha256(model).digest(), hashlib.sha256(data).digest()
-    return _Draft(Entry(new_version(series_id, detector, history, digests), idempotency), model, data)
+    return _Draft(Entry(new_version(series_id, fitted, history, digests), idempotency), model, data)

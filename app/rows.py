@@ -8,6 +8,7 @@ import orjson
 from sqlalchemy import ColumnElement, Row, Select, select
 
 from app.db import packs, versions
+from app.detectors.base import Candidate, Choice
 from app.errors import VersionDeleted
 from app.versions import Alias, Idempotency, PackPlace, SeriesSummary, Version
 
@@ -40,11 +41,23 @@ def version_row(version: Version, idempotency: Idempotency | None, pack_id: int 
         "model_offset": None if place is None else place.model_offset,
         "model_length": None if place is None else place.model_length,
         "first_row": None if place is None else place.first_row,
+        "choice": None if version.choice is None else _json_of_choice(version.choice),
     }
 
 
 def _json(mapping: Mapping[str, object]) -> str:
     return orjson.dumps(mapping, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def _json_of_choice(choice: Choice) -> str:
+    return _json({"reason": choice.reason, "candidates": [candidate._asdict() for candidate in choice.candidates]})
+
+
+def _choice_of(text: str | None) -> Choice | None:
+    if text is None:
+        return None
+    choice = json.loads(text)
+    return Choice(choice["reason"], tuple(Candidate(**candidate) for candidate in choice["candidates"]))
 
 
 def version_of(row: Row[Any]) -> Version:
@@ -62,6 +75,7 @@ def version_of(row: Row[Any]) -> Version:
         libraries=json.loads(row.libraries),
         created_at=row.created_at,
         place=_place(row),
+        choice=_choice_of(row.choice),
     )
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
+from app import __version__
 from app.artifacts.base import Address
-from app.detectors.base import Detector
+from app.detectors.base import Choice, Detector
 from app.errors import Fault
 
 LATEST = 0
@@ -48,6 +49,8 @@ class Version(NamedTuple):
     created_at: datetime
     place: PackPlace | None = None
     """None when each artifact is a file of its own."""
+    choice: Choice | None = None
+    """Why its detector was taken; None when the user named it."""
 
     @property
     def model_address(self) -> Address:
@@ -63,8 +66,8 @@ class Version(NamedTuple):
 
     @property
     def etag(self) -> str:
-        """A strong entity tag; a version never changes, so neither does its tag."""
-        return f'"{self.version}-{self.model_digest.hex()[:16]}-{self.data_digest.hex()[:16]}"'
+        """A strong entity tag: a version never changes, and what is said of it only with the release."""
+        return f'"{self.version}-{self.model_digest.hex()[:16]}-{self.data_digest.hex()[:16]}-{__version__}"'
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from app.bootstrap import Services, build
 from app.catalog import Entry
 from app.config import Settings
 from app.detectors import codec
-from app.detectors.base import Detector
+from app.detectors.base import Detector, Fitted
 from app.detectors.mean_std import MeanStd, MeanStdParams
 from app.main import create_app
 from app.packs import new_version
@@ -193,7 +193,7 @@ def _draft(number: int) -> _Draft:
 
 
 def _describe(detector: Detector, history: Series, series_id: str, model: bytes, data: bytes) -> Version:
-    return new_version(series_id, detector, history, (sha256(model).digest(), sha256(data).digest()))
+    return new_version(series_id, Fitted(detector, None), history, (sha256(model).digest(), sha256(data).digest()))
 
 
 def _store(services: Services, drafts: Sequence[_Draft]) -> None:

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
@@ -21,6 +22,11 @@ from app.config import Settings
 from app.db import Database
 from app.migrations import migrate
 from tests.servers import RedisServer, S3Server, Tidemark, create_database, serve_tidemark, start_postgres
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+    from tests.browsing import Watched
 
 BACKENDS = ("postgres", "sqlite")
 STORES = ("local", "s3", "memory")
@@ -75,6 +81,24 @@ def tidemark(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 def client(tidemark: Tidemark) -> httpx.Client:
     """HTTP to the running service."""
     return tidemark.client
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    """A browser, for the tests of a file."""
+    from tests.browsing import open_browser
+
+    with open_browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def watched(browser: "Browser", tidemark: Tidemark) -> "Iterator[Watched]":
+    """A page that reaches nothing but the service; fails the test when it tries, or logs an error."""
+    from tests.browsing import watch
+
+    with watch(browser, tidemark) as watched:
+        yield watched
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from app import packs
 from app.artifacts.base import ArtifactStore, ContentStore
 from app.bootstrap import Services, build
 from app.config import Settings
+from app.detectors.base import Fitted
 from app.detectors.mean_std import MeanStd, MeanStdParams
 from app.series import Series
 from app.series_batch import SeriesBatch
@@ -100,7 +101,7 @@ def main(step: str, way: str, database_url: str, data_dir: str, seed: str) -> No
         services.training.begin_fit("s", history(int(seed)), MeanStd, MeanStdParams()).result()
     else:
         points = history(int(seed))
-        fitted = [MeanStd.fit(points, MeanStdParams())] * 2
+        fitted = [Fitted(MeanStd.fit(points, MeanStdParams()), None)] * 2
         twice = np.tile(points.timestamps_s, 2), np.tile(points.values, 2)
         batch = SeriesBatch(["s", "t"], np.array([0, 50, 100]), *twice)
         services.registry.publish_many(packs.encode(fitted, batch))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from app import packs
 from app.bootstrap import Services
 from app.detectors import codec
-from app.detectors.base import Detector
+from app.detectors.base import Detector, Fitted
 from app.detectors.mean_std import MeanStd, MeanStdParams
 from app.series_batch import SeriesBatch
 from app.versions import Version
@@ -17,7 +17,7 @@ PARAMS = MeanStdParams()
 def publish_many(services: Services, names: Sequence[str], seeds: Sequence[int] | None = None) -> list[Version]:
     """A bulk fit of series, the n-th of them to `history(n)` unless `seeds` says otherwise."""
     histories = [history(seed) for seed in (seeds or range(len(names)))]
-    fitted = [MeanStd.fit(points, PARAMS) for points in histories]
+    fitted = [Fitted(MeanStd.fit(points, PARAMS), None) for points in histories]
     return services.registry.publish_many(
         packs.encode(fitted, SeriesBatch.of(list(zip(names, histories, strict=True))))
     )

@@ -144,8 +144,21 @@ def test_a_series_that_settles_sooner_counts_as_settled_in_the_curve():
 
 
 @pytest.mark.parametrize(
-    ("measured_rate", "is_discrete", "shown"),
-    [(0.012, False, "1.20"), (0.03, True, "**3.00**"), (0.001, False, "**0.10**"), (0.001, True, "<= 0.10")],
+    ("measured", "is_discrete", "shown"),
+    [
+        ((0.012,), False, "1.20"),
+        ((0.03,), True, "**3.00**"),
+        ((0.001,), False, "**0.10**"),
+        ((0.001,), True, "<= 0.10"),
+        ((0.03, 0.002), False, "1.60"),
+    ],
 )
-def test_rates_outside_of_half_to_twice_the_asked_one_are_marked(measured_rate, is_discrete, shown):
-    assert Rate("a", "counts", "arrival", 0.01, measured_rate, is_discrete).shown == shown
+def test_rates_outside_of_half_to_twice_the_asked_one_are_marked(measured, is_discrete, shown):
+    assert Rate("a", "counts", "arrival", 0.01, measured, is_discrete).shown == shown
+
+
+def test_a_detector_of_one_level_is_not_for_series_that_leave_it():
+    static, other = (Rate(name, "trending", "arrival", 0.01, (0.9, 0.005)) for name in ("robust_z", "ewma"))
+    assert (static.shown, other.shown) == ("not for: 45.25", "**45.25**")
+    assert (static.is_no_task, other.is_no_task) == (True, False)
+    assert other.right == [False, True]

@@ -32,6 +32,13 @@ REFUSED = {
     "false_alarm_rate=nan": "/false_alarm_rate",
     "false_alarm_rate=inf": "/false_alarm_rate",
     "false_alarm_rate=few": "/false_alarm_rate",
+    "false_alarm_rate=0_1": "/false_alarm_rate",
+    "false_alarm_rate=1e-0_3": "/false_alarm_rate",
+    "false_alarm_rate=%200.1": "/false_alarm_rate",
+    "false_alarm_rate=0.1%0A": "/false_alarm_rate",
+    "false_alarm_rate=.": "/false_alarm_rate",
+    "false_alarm_rate=%D9%A0.%D9%A1": "/false_alarm_rate",
+    "max_false_alarms_per_week=1_0": "/max_false_alarms_per_week",
     "false_alarm_rate=": "/false_alarm_rate",
     "false_alarm_rate=0,01": "/false_alarm_rate",
     "max_false_alarms_per_week=0": "/max_false_alarms_per_week",
@@ -217,7 +224,7 @@ def test_every_fault_of_a_query_is_named_at_once(client: httpx.Client, robust: s
     answer = client.post(f"/predict/{robust}?{query}", json={"timestamp": 1}).json()
     assert {place for _, place in faults(answer)} == {"/x", "/version", "/false_alarm_rate", "/value"}
     said = {fault["pointer"]: fault["detail"] for fault in answer["errors"]}
-    assert said["/false_alarm_rate"] == "must be a number above 0, at most 0.5"
+    assert said["/false_alarm_rate"] == "must be a number like 0.001 or 1e-3, above 0 and at most 0.5"
     assert "version, false_alarm_rate, max_false_alarms_per_week" in said["/x"]
 
 

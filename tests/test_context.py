@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from app.detectors import DETECTORS, find_detector
-from app.series import Series
+from app.series import Series, format_timestamp
 from tests.servers import Tidemark, serve_tidemark
 from tests.streaming import ARROW, AS_ARROW, VERDICT, Answer, batch_of, fit, send_lines, stream_of, table_of
 from tests.test_fast_lane import ask_three_ways
@@ -264,6 +264,24 @@ def test_a_context_that_is_none_is_refused_with_the_place(
     for body in (one(FIRST), FOLLOWING):
         answer = client.post(f"/predict/{fitted}", json=body | {"context": context})
         assert refused(answer) == [("body", place) for place in places]
+
+
+@pytest.mark.parametrize("last", [0, 1, 30])
+def test_a_context_that_does_not_end_before_the_first_point_is_refused(
+    client: httpx.Client, fitted: str, last: int
+) -> None:
+    context = points(FIRST - 20, FIRST + 1 + last)
+    mixed = {name: column[::-1] for name, column in FOLLOWING.items()}
+    for body in (one(FIRST), FOLLOWING, mixed):
+        for headers in ({}, {"Accept": ARROW}):
+            answer = client.post(f"/predict/{fitted}", json=body | {"context": context}, headers=headers)
+            assert refused(answer) == [("body", "/context/timestamps/20")]
+            detail = answer.json()["errors"][0]["detail"]
+            assert detail.startswith(f"is not before {format_timestamp(TIMES[FIRST])}, the first point to judge: ")
+    (line,) = send_lines(client, "/predict", [{"series_id": fitted, "context": context} | one(FIRST)])
+    assert (line["status"], line["errors"][0]["pointer"]) == (422, "/context/timestamps/20")
+    nothing = {"timestamps": [], "values": []}
+    assert predict(client, fitted, nothing | {"context": context})["anomaly"] == []
 
 
 def test_faults_of_points_context_and_query_are_named_at_once(client: httpx.Client, fitted: str) -> None:

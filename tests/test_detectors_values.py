@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.detectors import find_detector
+from app.detectors import find_detector, kernels_values
 from app.detectors.base import KINDS, Detector, Verdicts
 from app.detectors.judging import rate_of_weekly
 from app.detectors.periods import DAY_S, WEEK_S
+from app.detectors.quantiles import quantiles
 from app.series import Series
 
 NAMES = ("ewma", "seasonal", "autoregressive", "changepoint")
@@ -340,3 +341,58 @@ def test_a_weekly_number_of_alarms_is_kept_too() -> None:
     detector = fit("ewma", values[:HISTORY], max_false_alarms_per_week=50.0)
     share = detector.score(series(values[HISTORY:], HISTORY)).is_anomaly.mean()
     assert share < 3 * rate_of_weekly(50.0, 60.0)
+
+
+def test_with_all_points_in_view_the_first_ones_of_a_drifting_season_are_judged_by_those_after() -> None:
+    index = np.arange(4 * 96.0)
+    values = daily(index, 900.0) + np.cumsum(0.3 * noise(len(index), 3)) + 0.3 * noise(len(index))
+    values[2] += 12.0
+    kind = find_detector("seasonal")
+    verdicts = kind.detect(series(values, 0, 900.0), kind.Params())
+    assert fit("seasonal", values, 900.0).context_points > 8, "the level is taken to drift"
+    assert verdicts.is_anomaly[:5].tolist() == [False, False, True, False, False]
+    assert np.abs(verdicts.expected[:5] - values[:5])[[0, 1, 3, 4]].max() < 3.0
+
+
+# ---- what is fast does what is obvious -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("window", [1, 2, 5, 16, 64])
+def test_sliding_medians_are_those_of_each_window(window: int) -> None:
+    values = noise(300).round(1)  # with many that are equal
+    each = [np.median(values[i : i + window]) for i in range(len(values) - window)]
+    np.testing.assert_array_equal(kernels_values.recent_medians(values, window), each)
+
+
+def test_medians_of_parts_are_those_of_their_members() -> None:
+    values, index = noise(500), np.random.default_rng(2).integers(0, 9, 500) ** 2
+    index[:100] = 7  # many in one part, none in most
+    each = [np.median(values[index == part]) for part in index]
+    np.testing.assert_array_equal(kernels_values.part_medians(index, values, 81), each)
+
+
+@pytest.mark.parametrize("width", [0, 1, 7])
+def test_smoothing_is_a_weighted_sum_on_a_circle(width: int) -> None:
+    rows = np.array([noise(60), noise(60, 2)])
+    weights = {shift: width + 1.0 - abs(shift) for shift in range(-width, width + 1)}
+    each = sum(weight * np.roll(rows, shift, axis=1) for shift, weight in weights.items())
+    np.testing.assert_allclose(kernels_values.smoothed(rows, width), each, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.1])
+def test_weighted_means_side_by_side_are_those_of_each_point_alone(beta: float) -> None:
+    values, window, start, alpha, clip, typical = 3.0 * noise(200), 20, 5, 0.25, 3.0, 0.5
+    expected, scales = kernels_values.exponential(values, window, start, alpha, beta, clip, typical)
+    for i in range(len(values) - window):
+        level, scale = float(np.median(values[i : i + start])), typical
+        for value in values[i : i + window].tolist():
+            step = min(max(value - level, -clip * max(scale, typical)), clip * max(scale, typical))
+            level += alpha * step
+            scale = max(scale + beta * (1.2533141373155003 * abs(step) - scale), 0.1 * typical)
+        assert (expected[i], scales[i]) == (level, scale)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 100, 1001])
+def test_several_quantiles_at_once_are_those_of_numpy(n: int) -> None:
+    values, shares = noise(n), (0.0, 0.01, 0.5, 0.9, 0.98, 1.0)
+    assert quantiles(values, *shares) == np.quantile(values, shares).tolist()

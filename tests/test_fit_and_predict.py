@@ -16,8 +16,8 @@ import pytest
 
 from app.bootstrap import Services
 from app.detectors import DETECTORS
-from app.detectors.base import Detector, DetectorParams
-from app.detectors.mean_std import MeanStd
+from app.detectors.base import Detector, DetectorParams, Verdict
+from app.detectors.mean_std import MeanStd, MeanStdParams
 from app.main import create_app
 from app.series import Series
 from tests.servers import Tidemark
@@ -255,7 +255,7 @@ def test_forty_fits_of_one_series_at_once_give_exactly_1_to_40(client: httpx.Cli
 
 
 class Noted(MeanStd):
-    """Notes which thread fits it."""
+    """Notes which thread fits it, and judges by it."""
 
     __slots__ = ()
 
@@ -267,13 +267,24 @@ class Noted(MeanStd):
         cls.threads.append(threading.get_ident())
         return super().fit(history, params)
 
+    def score_one(
+        self, timestamp_s: float, value: float, context: Series | None = None, false_alarm_rate: float | None = None
+    ) -> Verdict:
+        self.threads.append(threading.get_ident())
+        return super().score_one(timestamp_s, value, context, false_alarm_rate)
+
 
 class Slow(Noted):
     """The same, as a detector that takes its time."""
 
     __slots__ = ()
 
-    is_quick_to_fit = False
+    name = "slow"
+    is_quick_to_judge = False
+
+    @classmethod
+    def is_quick_to_fit(cls, params: DetectorParams) -> bool:  # noqa: ARG003
+        return False
 
 
 @pytest.mark.parametrize(
@@ -304,6 +315,29 @@ def test_only_what_is_quick_to_fit_is_fitted_on_the_event_loop(
     refused = asyncio.run(post(FOUR_POINTS | {"detector": Noted.name, "params": {"k": 0}}))
     assert (refused.status_code, len(refused.json()["errors"])) == (422, 1), "no fault is named twice"
     assert len(Noted.threads) == 1
+
+
+@pytest.mark.parametrize("detector", [Noted, Slow])
+def test_only_what_is_quick_to_judge_is_judged_on_the_event_loop(
+    services: Services, monkeypatch: pytest.MonkeyPatch, detector: type[Noted]
+) -> None:
+    monkeypatch.setitem(cast("dict[str, str]", DETECTORS), detector.name, f"{__name__}:{detector.__name__}")
+    app = create_app(services)
+
+    async def post(path: str, body: object) -> Any:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as own:
+            return (await own.post(path, json=body)).raise_for_status().json()
+
+    asyncio.run(post("/fit/s", FOUR_POINTS | {"detector": detector.name}))
+    Noted.threads.clear()
+    first, again = (asyncio.run(post("/predict/s", A_POINT)) for _ in range(2))
+    assert first == again
+    assert [thread == threading.get_ident() for thread in Noted.threads] == [detector is Noted] * 2
+
+
+@pytest.mark.parametrize("params", [{}, {"false_alarm_rate": 0.01}, {"max_false_alarms_per_week": 5.0}], ids=str)
+def test_mean_and_std_are_fitted_in_no_time_unless_a_budget_is_to_be_calibrated(params: dict[str, float]) -> None:
+    assert MeanStd.is_quick_to_fit(MeanStdParams(**params)) == (not params)
 
 
 def test_a_fit_is_seen_by_the_next_prediction(client: httpx.Client, series_id: str) -> None:

@@ -241,3 +241,23 @@ def test_k_widens_the_band() -> None:
     assert narrow.score_one(0.0, 12.0).is_anomaly
     assert not wide.score_one(0.0, 12.0).is_anomaly
     assert wide.score_one(0.0, 15.1).is_anomaly
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_p_values_are_those_of_the_normal_distribution(direction: str) -> None:
+    model = fit([-1.0, 1.0], MeanStdParams(direction=direction))
+    deviations = np.linspace(-6.5, 6.5, 4001)
+    sides = {"both": (np.abs(deviations), 1.0), "above": (deviations, 0.5), "below": (-deviations, 0.5)}
+    off, share = sides[direction]
+    exact = [share * math.erfc(place / math.sqrt(2.0)) for place in off.tolist()]
+    np.testing.assert_allclose(model.score(series(deviations.tolist())).p_value, exact, rtol=1e-4)
+    assert model.score_one(0.0, 1e300 if direction != "below" else -1e300).p_value == math.exp(-28.0)
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_a_false_alarm_rate_flags_what_is_rarer(direction: str) -> None:
+    model = fit([-1.0, 1.0], MeanStdParams(direction=direction))
+    values = series(np.linspace(-6.5, 6.5, 4001).tolist())
+    for rate in (0.3, 0.01, 1e-6):
+        verdicts = model.score(values, false_alarm_rate=rate)
+        assert np.array_equal(verdicts.is_anomaly, verdicts.p_value < rate)

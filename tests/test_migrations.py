@@ -12,6 +12,7 @@ from sqlalchemy import inspect, text
 from alembic import command
 from app.bootstrap import Services
 from app.db import Database
+from app.detectors.base import Candidate, Choice, Fitted
 from app.detectors.mean_std import MeanStd, MeanStdParams
 from app.errors import SchemaOutdated, TidemarkError
 from app.migrations import check_schema, migrate
@@ -133,6 +134,26 @@ def test_from_the_first_schema_on_versions_and_their_predictions_stay_what_they_
     history_read = after.registry.read_training_data(listed[0])
     assert history_read.values.tobytes() == history(2).values.tobytes()
     assert [version.version for version in publish_many(after, ["s", "t"])] == [4, 1]
+
+
+def test_versions_of_before_choices_were_kept_have_none_and_later_ones_have_theirs(
+    build_services: Callable[..., Services], empty_url: str, database: Database
+) -> None:
+    migrate(database)
+    services = build_services(database_url=empty_url)
+    choice = Choice(
+        "it\tfound\nthe most \\ 🌊", (Candidate("mean_std", 0.5, 0.001, 0.25), Candidate("ewma", 0.25, 0.0, 1.5))
+    )
+    fitted = Fitted(MeanStd.fit(history(0), MeanStdParams()), choice)
+    services.registry.publish("s", fitted, history(0))
+    publish_many(services, ["s", "t"])
+    assert [each.choice for each in services.registry.catalog.list_versions("s", 10, None)] == [None, choice]
+    alembic(database, command.downgrade, "0002")
+    migrate(database)
+    services.registry.publish("s", fitted, history(0))
+    listed = services.registry.catalog.list_versions("s", 10, None)
+    assert [each.choice for each in listed] == [choice, None, None]
+    assert services.registry.read_training_data(listed[1]).values.tobytes() == history(0).values.tobytes()
 
 
 def test_four_processes_may_migrate_an_empty_database_at_once(

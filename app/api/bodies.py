@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
 import orjson
 
 from app.api.formats import ARROW, PARQUET
@@ -11,7 +12,16 @@ from app.config import Settings
 from app.detectors import choose_detector
 from app.detectors.base import Detector, DetectorParams
 from app.errors import Fault, InvalidInput, MalformedBody
-from app.series import Point, Series, parse_history, parse_points, parse_series_id, parse_timestamp, parse_value
+from app.series import (
+    Point,
+    Series,
+    format_timestamp,
+    parse_history,
+    parse_points,
+    parse_series_id,
+    parse_timestamp,
+    parse_value,
+)
 from app.versions import Selector, parse_selector
 
 _NOT_TEXT = {
@@ -95,6 +105,8 @@ def parse_points_fields(fields: Mapping[str, object], max_points: int, faults: l
     else:
         points = _parse_point(fields, faults)
     context = _parse_context(fields["context"], max_points, faults) if fields.get("context") is not None else None
+    if context is not None and points is not None:
+        _check_before(points, context, faults)
     if faults or points is None:
         raise InvalidInput(faults)
     return PredictBody(points, context)
@@ -137,6 +149,17 @@ def _parse_context(raw: object, max_points: int, faults: list[Fault]) -> Series 
     context = parse_history(timestamps, values, min_points=0, max_points=max_points, faults=of_context, varies=False)
     faults += [fault._replace(pointer=f"/context{fault.pointer}") for fault in of_context]
     return context
+
+
+def _check_before(points: Point | Series, context: Series, faults: list[Fault]) -> None:
+    """Appends to `faults` where a context goes on beyond the first of the points."""
+    first_s = points.timestamp_s if isinstance(points, Point) else points.timestamps_s.min(initial=np.inf)
+    place = int(np.searchsorted(context.timestamps_s, first_s))
+    if place < len(context):
+        advice = (
+            f"is not before {format_timestamp(float(first_s))}, the first point to judge: end the context before it"
+        )
+        faults.append(Fault(f"/context/timestamps/{place}", advice))
 
 
 def _parse_point(fields: Mapping[str, object], faults: list[Fault]) -> Point | None:

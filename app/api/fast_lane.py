@@ -1,7 +1,8 @@
 """The fast lane: plain predictions, answered before routing, validation models and the like look at them.
 
-Plain is one JSON body in one piece, without a fault, whose model is in memory. Whatever is not plain goes on to the
-application as it came, so what a fault or a cold model means is said in one place, and not here.
+Plain is one JSON body in one piece, without a fault, whose model is in memory and judges a point in no time. Whatever
+is not plain goes on to the application as it came, so what a fault or a cold model means is said in one place, and not
+here.
 """
 
 import time
@@ -65,7 +66,7 @@ class PredictionFastLane:
             return None
         query = _query(scope["query_string"])
         model = None if query is None else self._registry.find_loaded(scope["path"][len(_PREFIX) :], query.selector)
-        if model is None or query is None:
+        if model is None or query is None or not model.detector.is_quick_to_judge:
             return None
         try:
             body = bodies.parse_prediction(message.get("body", b""), self._max_points, [])

@@ -22,6 +22,7 @@ from app.bootstrap import Services
 from app.dashboard import plot_data
 from app.dashboard.assets import Assets, accepts_gzip
 from app.dashboard.rendering import Fields, Pages
+from app.detectors.judging import HIGHEST_RATE
 from app.errors import ArtifactDamaged, Fault
 from app.series import parse_series_id, parse_timestamp
 from app.services.inspection import MAX_POINTS
@@ -32,6 +33,7 @@ VERSIONS_IN_THE_MENU = 100
 
 _SEARCH_CHARACTERS = 200
 _FAST = 1  # a level of gzip
+_RATE_DESCRIPTION = "Share of normal points that may be flagged; default the model's own."
 _SHOWING = READING | problems(ArtifactDamaged)
 _SEE_HOME: Responses = {307: {"description": "Without a series_id: to the list of series."}}
 
@@ -131,10 +133,13 @@ def router(services: Services) -> APIRouter:
         version: _ShownVersion,
         stretch: _Stretch,
         faults: Faults,
+        *,
         max_points: Annotated[int, Query(ge=10, le=50_000, description="Points in the answer at most.")] = MAX_POINTS,
+        false_alarm_rate: Annotated[float | None, Query(gt=0, le=HIGHEST_RATE, description=_RATE_DESCRIPTION)] = None,
     ) -> Response:
         refuse(faults)
-        content = plot_data.encode(services.inspection.view(*version, *stretch, max_points))
+        view = services.inspection.view(*version, *stretch, max_points=max_points, false_alarm_rate=false_alarm_rate)
+        content = plot_data.encode(view)
         headers = {"Vary": "Accept-Encoding"}
         if accepts_gzip(request):
             content = gzip.compress(content, _FAST)

@@ -11,7 +11,7 @@ from app.detectors.base import DetectorParams, State
 from app.detectors.calibrated import CalibratedDetector
 from app.detectors.judging import Assessment
 from app.detectors.periods import find_period_points
-from app.detectors.recent import assess_beginning_too
+from app.detectors.recent import assess_all, assess_beginning_too
 from app.series import FloatArray, Series
 
 _ORDERS = (0, 1, 2, 3, 5, 8, 13, 25)
@@ -19,6 +19,7 @@ _LONGEST_PERIOD = 168
 _FEWEST_CYCLES = 5
 _FOLDS = 5
 _SHORTEST_CONTEXT = 8
+_POINTS_A_WEIGHT = 100
 _OUTLYING_SCALES = 3.5
 _BEYOND_USUAL = 1.5
 
@@ -42,6 +43,7 @@ class Autoregressive(CalibratedDetector):
     __slots__ = ()
 
     name: ClassVar[str] = "autoregressive"
+    is_quick_to_judge: ClassVar[bool] = True
 
     @override
     @staticmethod
@@ -77,6 +79,10 @@ class Autoregressive(CalibratedDetector):
     def study(cls, history: Series, params: DetectorParams) -> tuple[State, Assessment]:
         lags, is_differenced = _choose(history)
         n = len(history)
+        if n >= _POINTS_A_WEIGHT * (1 + len(lags)):
+            # What a weight owes to one point is nothing; of parts, equal values would not have quite equal deviations.
+            learnt = _learn(history.values, lags, is_differenced)
+            return learnt, assess_all(cls, history, learnt)
         result = Assessment.unknown(n)
         for start, end in pairwise(np.linspace(0, n, min(_FOLDS, n) + 1).astype(int).tolist()):
             rest = np.concatenate((history.values[:start], history.values[end:]))

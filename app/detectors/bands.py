@@ -54,12 +54,12 @@ def verdict_within(
 ) -> Verdict:
     """The same for a band that is known already, and with a kind if it is an anomaly."""
     lower, upper = band
-    is_anomaly = value < lower or value > upper
     score = value - expected
     score = min(abs(score), LARGEST) / (widths[1] if score > 0 else widths[0])
-    score = max(min(score, LARGEST), JUST_ABOVE_1) if is_anomaly else min(score, 1.0)
-    severity = 1.0 - 1.0 / max(score, 1.0)
-    return Verdict(expected, lower, upper, score, is_anomaly, severity, p_value, KINDS[kind] if is_anomaly else None)
+    if lower <= value <= upper:
+        return Verdict(expected, lower, upper, min(score, 1.0), False, 0.0, p_value, None)
+    score = max(min(score, LARGEST), JUST_ABOVE_1)
+    return Verdict(expected, lower, upper, score, True, 1.0 - 1.0 / score, p_value, KINDS[kind])
 
 
 def verdicts(

@@ -149,8 +149,13 @@ class Detector(ABC):
 
     name: ClassVar[str]
     Params: ClassVar[type[DetectorParams]]
-    is_quick_to_fit: ClassVar[bool] = False
-    """Whether a few hundred points are fitted in less time than it takes to hand them to a thread."""
+    is_quick_to_judge: ClassVar[bool] = False
+    """Whether a point is judged in less time than it takes to hand it to a thread, which is some 50 microseconds."""
+
+    @classmethod
+    def is_quick_to_fit(cls, params: DetectorParams) -> bool:  # noqa: ARG003
+        """Whether a few hundred points are fitted in less time than it takes to hand them to a thread."""
+        return False
 
     @classmethod
     @abstractmethod
@@ -196,6 +201,18 @@ class Detector(ABC):
     @abstractmethod
     def interval_s(self) -> float:
         """Seconds between two points of the history, typically; NaN when it is not known."""
+
+    @property
+    @abstractmethod
+    def false_alarm_rate(self) -> float:
+        """The share of normal points that it flags unless it is asked for another."""
+
+    @abstractmethod
+    def thresholds(self, false_alarm_rate: float | None = None) -> tuple[float, float]:
+        """How far below and above what is expected of it a point may lie at this rate, by default its own; above 0.
+
+        In units of how far that point usually lies; infinite on a side that the direction leaves open.
+        """
 
     @abstractmethod
     def score(

@@ -17,7 +17,8 @@ from typing_extensions import override
 from app.detectors import kinds
 from app.detectors.base import Detector, DetectorParams, State, Verdict, Verdicts
 from app.detectors.calibration import Calibration
-from app.detectors.judging import Assessment, CalibratedParams, Judge, find_gross, stretches_of, usual_interval_s
+from app.detectors.gross import find_gross, stretches_of
+from app.detectors.judging import Assessment, CalibratedParams, Judge, usual_interval_s
 from app.detectors.units import Unit
 from app.series import FloatArray, Series
 
@@ -215,6 +216,16 @@ class CalibratedDetector(Detector):
         return float(self._state["interval_s"])
 
     @property
+    @override
+    def false_alarm_rate(self) -> float:
+        return self.params.rate(self.interval_s)
+
+    @override
+    def thresholds(self, false_alarm_rate: float | None = None) -> tuple[float, float]:
+        judge = self._judge if false_alarm_rate is None else self._judge.at(false_alarm_rate)
+        return judge.limits
+
+    @property
     def set_aside(self) -> FloatArray:
         """The stretches of the history that it was not fitted to: shape (k, 2), first and last Unix second of each."""
         return self._state["set_aside"]
@@ -281,12 +292,13 @@ class CalibratedDetector(Detector):
 
         if cls.is_sided:
             return np.zeros(len(standard), dtype=np.bool_)
-        return find_gross(standard.values - median_filter(standard.values, _SPIKE_POINTS), _MOST_SET_ASIDE)
+        off = standard.values - median_filter(standard.values, _SPIKE_POINTS)
+        return find_gross(off, standard.values, _MOST_SET_ASIDE)
 
     @classmethod
     def _find_gross(cls, standard: Series, assessed: Assessment) -> NDArray[np.bool_]:
         most = _MOST_SET_ASIDE if cls.is_sided else _MOST_WINDOWS_SET_ASIDE
-        return find_gross(assessed.deviations(standard.values), most)
+        return find_gross(assessed.deviations(standard.values), standard.values, most)
 
     @classmethod
     def _calibration(cls, standard: Series, assessed: Assessment, set_aside: NDArray[np.bool_]) -> Calibration:

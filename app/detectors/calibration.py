@@ -105,7 +105,10 @@ def tail_curve(deviations: FloatArray) -> FloatArray:
     # Where the sample says something, the fit may not differ from it by more than a factor of 2 in probability.
     k = rank[in_tail]
     fitted = np.maximum(fitted, ordered[np.minimum(2 * k, n) - 1], where=k > 0, out=fitted)
-    curve[in_tail] = np.minimum(fitted, ordered[np.maximum(k // 2, 1) - 1], where=k > 1, out=fitted)
+    np.minimum(fitted, ordered[np.maximum(k // 2, 1) - 1], where=k > 1, out=fitted)
+    # Of values that come more than once all or none are alarms: none, lest there are more than asked for.
+    is_tied = (k > 0) & (ordered[np.maximum(k, 1) - 1] - ordered[np.minimum(k, n - 1)] < _NEGLIGIBLE)
+    curve[in_tail] = np.maximum(fitted, ordered[np.maximum(k, 1) - 1], where=is_tied, out=fitted)
     return _strictly_rising(curve)
 
 

@@ -10,12 +10,13 @@ from app.detectors.autoregression import Autoregression, choose_lags, fit, scale
 from app.detectors.base import KINDS, DetectorParams, State
 from app.detectors.calibrated import CalibratedDetector
 from app.detectors.judging import Assessment
-from app.detectors.recent import assess_beginning_too
+from app.detectors.recent import assess_all, assess_beginning_too
 from app.series import FloatArray, Series
 
 _WIDTHS = (8, 16, 32, 64)
 _ORDERS = (0, 1, 2, 3, 5, 8, 13, 25)
 _STRETCHES = 100
+_MANY = 2000
 _FARTHER = 5.0
 _OUTLYING = 4.0
 _CLEARLY = 1.5
@@ -97,6 +98,20 @@ class Changepoint(CalibratedDetector):
         named[which == _ONE] = one[which == _ONE]
         named[looked_at.is_flat & (stretches[_QUIETER] > 1.0)] = KINDS.index("flatline")
         return named
+
+    @override
+    @classmethod
+    def assess_left_out(cls, history: Series, params: DetectorParams) -> Assessment:
+        return cls.study(history, params)[1]
+
+    @override
+    @classmethod
+    def study(cls, history: Series, params: DetectorParams) -> tuple[State, Assessment]:
+        learnt = cls.learn(history, params)
+        if len(history) < _MANY:
+            return learnt, super().assess_left_out(history, params)
+        # What is learnt owes little to one point; of parts, equal values would not have quite equal deviations.
+        return learnt, assess_all(cls, history, learnt)
 
     @override
     @classmethod

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from app.detectors.joins import LEVEL_SHARES, Joined, followed, join_within
+from app.detectors.joins import LEVEL_SHARES, Joined, followed, join_with
 from app.series import FloatArray
 
 _MOST_POINTS = 40_000
@@ -80,7 +80,7 @@ def _scores_of_length(
     factor = max(length // _FULL_DETAIL, 1)
     coarse = _averages(values, factor)
     window = length // factor
-    joined = join_within(coarse, window, max(member.neighbor for member in members))
+    joined = join_with(coarse, coarse, window, max(member.neighbor for member in members), within=0)
     distances = np.sqrt(_filled(joined.squares))
     scores = {}
     for member in members:

@@ -21,17 +21,6 @@ _NEGLIGIBLE = 1e-12
 Places = NDArray[np.int64]
 
 
-class Windows(NamedTuple):
-    """The windows of one length in a series: means, shape (windows,), and own and weight, shape (2, windows).
-
-    own: squared deviation from the mean, a point, as a metric weighs it; weight: what a metric multiplies by.
-    """
-
-    mean: FloatArray
-    own: FloatArray
-    weight: FloatArray
-
-
 class Joined(NamedTuple):
     """The k nearest windows of each window: squares and places of shape (2, windows, k); NaN and -1 for none."""
 
@@ -39,31 +28,33 @@ class Joined(NamedTuple):
     places: Places
 
 
-def windows_of(values: FloatArray, length: int) -> Windows:
-    """The windows of this length in values on the grid."""
-    from app.detectors.kernels_joins import weighted
+def join_with(
+    values: FloatArray,
+    reference: FloatArray,
+    length: int,
+    k: int,
+    *,
+    jumps: FloatArray | None = None,
+    within: int | None = None,
+) -> Joined:
+    """The nearest windows in the reference of each window in values, both on the grid and at least that long.
 
-    of_windows = weighted(values, length, _FLOOR)
-    return Windows(of_windows[0], of_windows[1:3], of_windows[3:])
-
-
-def join_with(values: FloatArray, reference: FloatArray, length: int, k: int) -> Joined:
-    """The nearest windows in the reference of each window in values, both on the grid and at least that long."""
-    from app.detectors.kernels_joins import join
-
-    nothing = np.zeros(len(values) - length + 1, np.int64)
-    windows = *windows_of(values, length), *windows_of(reference, length)
-    return Joined(*join(values, reference, length, _block(length), k, nothing, nothing, *windows, LEVEL_SHARES))
-
-
-def join_within(values: FloatArray, length: int, k: int) -> Joined:
-    """The nearest windows of each window in the same values that have no point in common with it."""
+    jumps: how much higher the newest point of each window is than `values` has it, shape (windows,). within: where
+    values begin in the reference that they are part of: windows that overlap are no neighbours.
+    """
     from app.detectors.kernels_joins import join
 
     starts = np.arange(len(values) - length + 1)
-    skips = np.maximum(starts - length + 1, 0), np.minimum(starts + length, len(starts))
-    windows = windows_of(values, length)
-    return Joined(*join(values, values, length, _block(length), k, *skips, *windows, *windows, LEVEL_SHARES))
+    newest = np.zeros(len(starts)) if jumps is None else jumps
+    skip_from = skip_to = np.zeros(len(starts), np.int64)
+    if within is not None:
+        skip_from = np.maximum(starts + within - length + 1, 0)
+        skip_to = np.minimum(starts + within + length, len(reference) - length + 1)
+    own = _windows_of(values, newest, length)
+    others = _windows_of(reference, np.zeros(len(reference) - length + 1), length)
+    block = max(length, _SHORTEST_BLOCK)
+    joined = join(values, newest, reference, length, block, k, skip_from, skip_to, *own, *others, LEVEL_SHARES)
+    return Joined(*joined)
 
 
 def mean_distance(squares: FloatArray) -> FloatArray:
@@ -119,6 +110,9 @@ def find_cycle_points(values: FloatArray) -> int:
     return best if prominence > _CLEAR else 0
 
 
-def _block(length: int) -> int:
-    """Windows of which one neighbour is taken at most."""
-    return max(length, _SHORTEST_BLOCK)
+def _windows_of(values: FloatArray, jumps: FloatArray, length: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Of the windows: means, shape (windows,); what each metric makes of their variance, and its weight: (2, windows)."""
+    from app.detectors.kernels_joins import weighted
+
+    of_windows = weighted(values, jumps, length, _FLOOR)
+    return of_windows[0], of_windows[1:3], of_windows[3:]

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from app.detectors import bands, kinds
@@ -21,12 +20,6 @@ WEEK_S = 604_800.0
 _SMALLEST_RATE = 1e-12
 _HAIR = 1e-6
 _SMALLEST_THRESHOLD = 1e-9
-_GROSS_FACTOR = 1.5
-_BODY = (0.5, 0.1)
-"""The share of the largest deviations whose median tells how the tail goes on; the second where most are equal."""
-_FEWEST_TO_SET_ASIDE = 20
-_FEWEST_STRETCHES = 5
-_POINTS_A_STRETCH = 200
 
 
 class CalibratedParams(DetectorParams):
@@ -46,8 +39,8 @@ class CalibratedParams(DetectorParams):
         return self.false_alarm_rate is not None or self.max_false_alarms_per_week is not None
 
     def rate(self, interval_s: float) -> float:
-        """The false alarm rate that is asked for, of points that are this many seconds apart."""
-        if self.max_false_alarms_per_week is not None:
+        """The false alarm rate that is asked for, of points that are this many seconds apart; the default for NaN."""
+        if self.max_false_alarms_per_week is not None and not math.isnan(interval_s):
             return rate_of_weekly(self.max_false_alarms_per_week, interval_s)
         return DEFAULT_FALSE_ALARM_RATE if self.false_alarm_rate is None else self.false_alarm_rate
 
@@ -119,6 +112,11 @@ class Judge:
             self.is_sided,
             self.expects_time,
         )
+
+    @property
+    def limits(self) -> bands.Pair:
+        """The deviations that it goes by: the thresholds, held above 0."""
+        return max(self.thresholds[0], _SMALLEST_THRESHOLD), max(self.thresholds[1], _SMALLEST_THRESHOLD)
 
     def verdicts(self, values: FloatArray, standard: FloatArray, assessed: Assessment) -> Verdicts:
         """Verdicts on n values, which are `standard` in standard units; their kinds are left open. All shapes (n,)."""
@@ -204,34 +202,3 @@ def rate_of_weekly(alarms: float, interval_s: float) -> float:
 def usual_interval_s(timestamps_s: FloatArray) -> float:
     """The median of the seconds between two points; NaN for one point."""
     return float(np.median(np.diff(timestamps_s))) if len(timestamps_s) > 1 else np.nan
-
-
-def find_gross(deviations: FloatArray, most: float) -> NDArray[np.bool_]:
-    """Which points are so far off that they cannot be normal: shape (n,), at most the share `most` of them.
-
-    The third quarter of the deviations tells how the tail goes on, were it exponential; anomalies hardly move it. Half
-    as far again as the largest normal deviation would be once in a hundred such histories is too far. Too many points,
-    or too many separate stretches of them, are what is normal.
-    """
-    nothing = np.zeros(len(deviations), dtype=np.bool_)
-    distances = np.abs(deviations)
-    known = distances[np.isfinite(distances)]
-    if len(known) < _FEWEST_TO_SET_ASIDE:
-        return nothing
-    for share in _BODY:
-        beginning, middle = np.quantile(known, (1.0 - share, 1.0 - share / 2))
-        if middle > beginning:
-            break
-    else:
-        return nothing
-    limit = beginning + _GROSS_FACTOR * (middle - beginning) / np.log(2.0) * np.log(share * len(known) * 100.0)
-    is_gross = np.where(np.isfinite(distances), distances, 0.0) > limit
-    stretches = np.count_nonzero(np.diff(is_gross.astype(np.int8)) == 1) + int(is_gross[0])
-    is_few = stretches <= max(_FEWEST_STRETCHES, len(known) // _POINTS_A_STRETCH)
-    return is_gross if is_few and np.count_nonzero(is_gross) <= most * len(known) else nothing
-
-
-def stretches_of(chosen: NDArray[np.bool_], timestamps_s: FloatArray) -> FloatArray:
-    """The stretches of neighbouring chosen points: shape (k, 2), the first and the last Unix second of each."""
-    edges = np.diff(np.concatenate(([False], chosen, [False])).astype(np.int8))
-    return np.column_stack((timestamps_s[edges[:-1] == 1], timestamps_s[edges[1:] == -1]))

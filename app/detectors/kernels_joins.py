@@ -51,18 +51,32 @@ def moments(x: FloatArray, m: int) -> FloatArray:
 
 
 @numba.njit(cache=True, nogil=True)
-def weighted(x: FloatArray, m: int, floor: float) -> FloatArray:
+def weighted(x: FloatArray, jumps: FloatArray, m: int, floor: float) -> FloatArray:
     """Of each window of m points, in spreads: mean, variance, variance * w * w, 1 and w = 1 / (deviation + floor).
 
-    Shape (5, n - m + 1).
+    jumps: how much higher the newest point of each window is than x has it, on the grid. Shape (5, n - m + 1).
     """
-    out = np.empty((5, x.size - m + 1))
-    out[:2] = moments(x, m)
+    n = x.size - m + 1
+    out = np.empty((5, n))
     out[3] = 1.0
-    for i in range(out.shape[1]):
-        weight = 1.0 / (np.sqrt(out[1, i]) + floor)
-        out[2, i] = out[1, i] * weight * weight
+    total = 0.0
+    squares = 0.0
+    for t in range(m - 1):
+        total += x[t]
+        squares += x[t] * x[t]
+    for i in range(n):
+        newest = x[i + m - 1]
+        risen = newest + jumps[i]
+        own = total + risen
+        mean = own / m
+        variance = max((squares + risen * risen - own * mean) / m, 0.0) / (GRID * GRID)
+        weight = 1.0 / (np.sqrt(variance) + floor)
+        out[0, i] = mean / GRID
+        out[1, i] = variance
+        out[2, i] = variance * weight * weight
         out[4, i] = weight
+        total += newest - x[i]
+        squares += newest * newest - x[i] * x[i]
     return out
 
 
@@ -140,6 +154,7 @@ def _nearest(bits: Integers, block: int, distances: Integers, places: Integers) 
 @numba.njit(cache=True, nogil=True)
 def join(
     a: FloatArray,
+    jumps: FloatArray,
     b: FloatArray,
     m: int,
     block: int,
@@ -156,8 +171,9 @@ def join(
 ) -> tuple[FloatArray, Integers]:
     """The k nearest windows in b of each window of m points in a, one from each block of windows.
 
-    a, b: on the grid. mean: shape (windows,); own, weight: shape (metrics, windows), see `metrics_of`; levels: shape
-    (metrics,). Window i of a is not compared with windows skip_from[i] to skip_to[i] - 1 of b, which it overlaps.
+    a, b, jumps: on the grid; the newest point of window i of a is jumps[i] higher than a has it. mean: shape
+    (windows,); own, weight: shape (metrics, windows), see `weighted`; levels: shape (metrics,). Window i of a is not
+    compared with windows skip_from[i] to skip_to[i] - 1 of b, which it overlaps.
     Gives squared distances, shape (metrics, windows, k), and places in b, -1 where there are fewer than k blocks.
     """
     na = a.size - m + 1
@@ -169,6 +185,7 @@ def join(
     distances = np.full((count, na, k), np.nan)
     places = np.full((count, na, k), -1)
     row = np.empty(nb)
+    risen = np.empty(nb)
     bits = row.view(np.int64)
     near = np.empty(k, np.int64)
     where = np.empty(k, np.int64)
@@ -181,6 +198,9 @@ def join(
                 total += a[i + t] * b[t]
             dots[0] = total
             _update(dots[1:], b[m : m + nb - 1], b[: nb - 1], a[i + m - 1], a[i - 1])
+        if jumps[i] != 0.0:
+            risen[:] = dots + jumps[i] * b[m - 1 : m - 1 + nb]
+            dots = risen
         for metric in range(count):
             _distances(
                 dots,

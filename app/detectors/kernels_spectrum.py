@@ -1,13 +1,18 @@
-"""Compiled loops of the spectral residual: Fourier transforms of short windows, each by itself."""
+"""Compiled loops over spectra: Fourier transforms of short windows, each by itself, and the harmonics of a period."""
 
 import math
 
 import numba
 import numpy as np
+from numpy.typing import NDArray
 
 from app.series import FloatArray
 
+Integers = NDArray[np.int64]
+
 _SMALLEST = 1e-12
+_TURNS = 256
+_ROUNDING = 1e-6
 
 
 @numba.njit(cache=True, nogil=True)
@@ -116,3 +121,98 @@ def saliencies_in_view(values: FloatArray, size: int, cosines: FloatArray, sines
         if first == n - size:
             return saliencies
         first = min(first + size // 2, n - size)
+
+
+@numba.njit(cache=True, nogil=True)
+def detrended(values: FloatArray, weights: FloatArray, window: int) -> FloatArray:
+    """Weighted values without the mean of the odd number of values around each, a line at both ends: shape (n,)."""
+    n, half = len(values), window // 2
+    sums, counts = np.zeros(n + 1), np.zeros(n + 1)
+    for i in range(n):
+        sums[i + 1] = sums[i] + values[i] * weights[i]
+        counts[i + 1] = counts[i] + weights[i]
+    means, last = np.full(n, sums[n] / max(counts[n], 1e-9)), n - window
+    if last > 0:
+        for i in range(last + 1):
+            means[half + i] = (sums[i + window] - sums[i]) / max(counts[i + window] - counts[i], 1e-9)
+        step = min(window, last)
+        left = (means[half + step] - means[half]) / step
+        right = (means[half + last] - means[half + last - step]) / step
+        for i in range(half):
+            means[i] = means[half] - left * (half - i)
+        for i in range(half + last + 1, n):
+            means[i] = means[half + last] + right * (i - half - last)
+    for i in range(n):
+        means[i] = (values[i] - means[i]) * weights[i]
+    return means
+
+
+@numba.njit(cache=True, nogil=True)
+def harmonics_of(
+    residuals: FloatArray, weights: FloatArray, period: float, edges: Integers, harmonics: int
+) -> NDArray[np.complex128]:
+    """The Fourier coefficients of the first multiples of a frequency in each stretch: shape (harmonics, stretches).
+
+    residuals, weights: shape (n,). edges: of the stretches, rising indices.
+    """
+    angle = -2.0 * math.pi / period
+    step = complex(math.cos(angle), math.sin(angle))
+    sums = np.zeros((harmonics, len(edges) - 1), np.complex128)
+    for stretch in range(len(edges) - 1):
+        total, turn = 0.0, step
+        for i in range(edges[stretch], edges[stretch + 1]):
+            if i % _TURNS == 0 or i == edges[stretch]:  # so that the rounding of many turns does not add up
+                turn = complex(math.cos(angle * i), math.sin(angle * i))
+            total += weights[i]
+            product = complex(residuals[i], 0.0)
+            for harmonic in range(harmonics):
+                product *= turn
+                sums[harmonic, stretch] += product
+            turn *= step
+        for harmonic in range(harmonics):
+            sums[harmonic, stretch] /= max(total, 1e-9)
+    return sums
+
+
+@numba.njit(cache=True, nogil=True)
+def log_p_value(coefficients: NDArray[np.complex128]) -> float:
+    """How likely independent stretches of noise, of whatever spectrum, agree as well on their harmonics.
+
+    coefficients: shape (harmonics, stretches).
+    """
+    harmonics, stretches = coefficients.shape
+    if stretches == 1:
+        return 0.0
+    evidence = 0.0
+    for row in coefficients:
+        mean = row.sum() / stretches
+        power, spread = mean.real**2 + mean.imag**2, 0.0
+        for coefficient in row:
+            off = coefficient - mean
+            spread += off.real**2 + off.imag**2
+        evidence += (stretches - 1) * math.log1p(stretches * power / max(spread, 1e-12 * power + 1e-300))
+    total, logarithm = 0.0, math.log(max(evidence, 1e-300))
+    highest = -np.inf
+    for k in range(harmonics):
+        highest = max(highest, k * logarithm - math.lgamma(k + 1.0))
+    for k in range(harmonics):
+        total += math.exp(k * logarithm - math.lgamma(k + 1.0) - highest)
+    return min(highest + math.log(total) - evidence, 0.0)
+
+
+@numba.njit(cache=True, nogil=True)
+def explained_share(residuals: FloatArray, weights: FloatArray, period: float) -> float:
+    """The share of the variance that the mean profile explains, adjusted for the number of its parts."""
+    parts = max(round(period), 2)
+    sums, counts = np.zeros(parts), np.zeros(parts)
+    total, n = 0.0, 0.0
+    for i in range(len(residuals)):
+        part = int(i / period % 1.0 * parts + _ROUNDING) % parts
+        sums[part] += residuals[i]
+        counts[part] += weights[i]
+        total += residuals[i] * residuals[i]
+        n += weights[i]
+    explained = 0.0
+    for part in range(parts):
+        explained += sums[part] * sums[part] / max(counts[part], 1e-9)
+    return max(1.0 - (1.0 - explained / total) * (n - 1.0) / max(n - parts, 1.0), 0.0)

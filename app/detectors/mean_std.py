@@ -10,8 +10,8 @@ from typing_extensions import override
 from app.detectors import bands
 from app.detectors.base import KINDS, Detector, DetectorParams, State, Verdict, Verdicts
 from app.detectors.calibrated import CalibratedDetector
-from app.detectors.calibration import Calibration, normal_calibration
 from app.detectors.judging import Assessment, CalibratedParams
+from app.detectors.normal import NORMAL_TAILS
 from app.series import FloatArray, Series
 
 _SPIKE, _DIP = KINDS.index("spike"), KINDS.index("dip")
@@ -44,12 +44,18 @@ class MeanStd(Detector):
 
     name: ClassVar[str] = "mean_std"
     Params: ClassVar[type[DetectorParams]] = MeanStdParams
-    is_quick_to_fit: ClassVar[bool] = True
+    is_quick_to_judge: ClassVar[bool] = True
 
     def __init__(self, mean: float, std: float, params: MeanStdParams) -> None:
         self._params, self._mean, self._std = params, mean, std
         self._widths = self._widths_of(params.k)
         self._band = bands.bounds(mean, *self._widths)
+
+    @override
+    @classmethod
+    def is_quick_to_fit(cls, params: DetectorParams) -> bool:
+        assert isinstance(params, MeanStdParams)
+        return not params.has_budget
 
     @override
     @classmethod
@@ -95,6 +101,19 @@ class MeanStd(Detector):
     def interval_s(self) -> float:
         return math.nan
 
+    @property
+    @override
+    def false_alarm_rate(self) -> float:
+        k, direction = self._params.k, self._params.direction
+        return NORMAL_TAILS[direction].p_value(-k if direction == "below" else k)
+
+    @override
+    def thresholds(self, false_alarm_rate: float | None = None) -> tuple[float, float]:
+        k, direction = self._params.k, self._params.direction
+        if false_alarm_rate is not None:
+            k = max(NORMAL_TAILS[direction].threshold(false_alarm_rate), bands.SMALLEST)
+        return math.inf if direction == "above" else k, math.inf if direction == "below" else k
+
     @override
     def score(
         self,
@@ -112,7 +131,7 @@ class MeanStd(Detector):
             np.full(n, self._mean),
             (np.full(n, band[0]), np.full(n, band[1])),
             (np.full(n, widths[0]), np.full(n, widths[1])),
-            self._calibration.p_values(self._deviations(values), self._params.direction),
+            NORMAL_TAILS[self._params.direction].p_values(self._deviations(values)),
         )
         verdicts.kind[verdicts.is_anomaly] = np.where(values[verdicts.is_anomaly] > self._mean, _SPIKE, _DIP)
         return verdicts
@@ -124,14 +143,9 @@ class MeanStd(Detector):
         widths, band = self._widths, self._band
         if false_alarm_rate is not None:
             widths, band = self._at(false_alarm_rate)
-        deviation = (value - self._mean) / self._std
-        p_value = self._calibration.p_value(deviation, self._params.direction)
+        p_value = NORMAL_TAILS[self._params.direction].p_value((value - self._mean) / self._std)
         kind = _SPIKE if value > self._mean else _DIP
         return bands.verdict_within(value, self._mean, band, widths, p_value, kind=kind)
-
-    @property
-    def _calibration(self) -> Calibration:
-        return normal_calibration(is_sided=self._params.direction != "both")
 
     def _deviations(self, values: FloatArray) -> FloatArray:
         with np.errstate(over="ignore"):
@@ -140,8 +154,7 @@ class MeanStd(Detector):
 
     def _at(self, false_alarm_rate: float) -> tuple[tuple[float, float], tuple[float, float]]:
         """Widths and band for another share of false alarms, were the values normally distributed."""
-        thresholds = self._calibration.thresholds(false_alarm_rate, self._params.direction)
-        widths = self._widths_of(min(thresholds))
+        widths = self._widths_of(NORMAL_TAILS[self._params.direction].threshold(false_alarm_rate))
         return widths, bands.bounds(self._mean, *widths)
 
     def _widths_of(self, k: float) -> tuple[float, float]:
@@ -165,6 +178,7 @@ class CalibratedMeanStd(CalibratedDetector):
 
     name: ClassVar[str] = "mean_std"
     Params: ClassVar[type[DetectorParams]] = MeanStdParams
+    is_quick_to_judge: ClassVar[bool] = True
 
     @override
     @staticmethod

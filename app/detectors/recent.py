@@ -4,16 +4,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-from app.detectors.base import DetectorParams
+from app.detectors.base import DetectorParams, State
 from app.detectors.calibrated import CalibratedDetector
 from app.detectors.judging import Assessment
 from app.series import Series
 
 
-def assess_all(kind: type[CalibratedDetector], series: Series, params: DetectorParams) -> Assessment:
+def assess_all(kind: type[CalibratedDetector], series: Series, learnt: State) -> Assessment:
     """What is expected of each point of a series by those before it; of the first ones nothing, index-aligned."""
     n = len(series)
-    learnt = kind.learn(series, params)
     result = Assessment.unknown(n)
     context = kind.points_of_context(learnt)
     if context < n:

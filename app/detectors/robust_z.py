@@ -24,6 +24,7 @@ class RobustZ(CalibratedDetector):
     __slots__ = ()
 
     name: ClassVar[str] = "robust_z"
+    is_quick_to_judge: ClassVar[bool] = True
 
     @override
     @staticmethod
@@ -40,3 +41,16 @@ class RobustZ(CalibratedDetector):
     def assess(learnt: State, stretch: Series) -> Assessment:
         n = len(stretch)
         return Assessment(np.full(n, float(learnt["median"])), np.ones(n))
+
+    @override
+    @classmethod
+    def assess_left_out(cls, history: Series, params: DetectorParams) -> Assessment:
+        """Each point by the median of all others: a part of a series that wanders would have one of its own."""
+        n, values = len(history), history.values
+        if n == 1:
+            return Assessment.unknown(1)
+        places = [n // 2 - 1, n // 2, min(n // 2 + 1, n - 1)]
+        low, middle, high = np.partition(values, places)[places].tolist()
+        # Without a value below the middle, without the middle, and without a value above it.
+        medians = [(middle + high) / 2, (low + high) / 2, (low + middle) / 2] if n % 2 else [middle, low, low]
+        return Assessment(np.array(medians)[1 + np.sign(values - middle).astype(np.intp)], np.ones(n))

@@ -8,10 +8,12 @@ from pydantic import Field
 from typing_extensions import override
 
 from app.detectors.base import DetectorParams, State
-from app.detectors.calibrated import CalibratedDetector
+from app.detectors.comparisons import FORECASTS, Comparison, Rows, compare
 from app.detectors.in_view import LEVEL, SHAPE, Member, member_scores, standing_out, widened
-from app.detectors.joins import Joined, find_cycle_points, followed, join_with, join_within, mean_distance
+from app.detectors.joins import find_cycle_points
 from app.detectors.judging import Assessment, CalibratedParams
+from app.detectors.lookahead import LookaheadDetector
+from app.detectors.memory import learn_memory, points_forgotten, remember, remember_history
 from app.detectors.surprise import surprise, surprise_curve
 from app.series import FloatArray, Series
 
@@ -19,12 +21,16 @@ _MOST_REFERENCES = 10_000
 _PLAIN_WINDOWS = (8, 16, 32)
 _CYCLE_SHARES = (1 / 8, 1 / 4, 1 / 2, 1)
 _SHORTEST, _LONGEST = 8, 256
+_SHARE = 8
 _FEWEST_WINDOWS = 6
 _FEWEST_IN_VIEW = 16
-_FORECASTS = 3
 _LADDER = (8, 16, 32, 64, 128, 256, 512)
 _NEIGHBOR_IN_VIEW = 5
 _PLAIN_SPAN, _CYCLE_SPAN = 4, 8
+_POINTS_A_HOLD, _SHORTEST_HOLD = 250, 2
+_LONGEST_HOLD, _LONGEST_HOLD_OF_A_CYCLE = 7, 20
+_HOLD_AT_ONCE = 4
+"""Points for which a surprise counts on where those after a point are not in view."""
 
 
 class SubsequenceKnnParams(CalibratedParams):
@@ -36,19 +42,26 @@ class SubsequenceKnnParams(CalibratedParams):
     window_points: int | None = Field(
         None, ge=2, le=1024, description="Length of the windows; by default several, by the cycle of the series."
     )
-    hold_points: int = Field(0, ge=0, le=1000, description="Points for which a distance counts on when it has passed.")
+    hold_points: int | None = Field(
+        None, ge=0, le=1000, description="Points for which a surprise counts on; by default 2 to 20, at once at most 4."
+    )
 
 
-class SubsequenceKnn(CalibratedDetector):
-    """An anomaly ends a window that is unlike all others: far from its nearest neighbours.
+class SubsequenceKnn(LookaheadDetector):
+    """An anomaly ends a window that is unlike all others, or is far off what was expected of it.
 
     Two metrics, on windows of several lengths: an eighth, a quarter, a half and the whole of a cycle, or 8, 16 and 32
     points where there is none. `level` subtracts the mean of each window and adds 0.3 of the squared difference of the
     means, so that amplitude counts, and level a little; it does not normalise windows as the matrix profile does, which
     makes noise look like shape. `shape` divides by the deviation of the window too, plus half of that of the series.
-    Neighbours come from separate blocks of the history, and never overlap the window. A third member is how far the
-    value is from what followed the nearest windows, which is also the expected value. Each distance is set against
-    those of the history's own windows, and the surprises add up in squares.
+    Neighbours come from separate blocks of the history, and never overlap the window. Another member is how far the
+    value is from what followed the nearest windows; without a cycle, one more is how far it is from what an
+    autoregression expects. Each is set against what it is on the history's own points, each left out, and the
+    surprises add up in squares. The largest of the last few points counts.
+
+    What later windows remember of a point that was far off is what was expected of it, see `memory`: so a spike is not
+    an anomaly again in each window over it. With the points after it in view, a point is as odd as the windows over it
+    are on average; one that is far off itself, as they are with all points as they came.
 
     The reference is the history, or its last 10,000 points: what a series does now represents it best. With all points
     in view, windows of 8, 16, 32 ... 512 points are compared with all others, by the distance to the fifth neighbour.
@@ -56,10 +69,10 @@ class SubsequenceKnn(CalibratedDetector):
     Source: the distance to the k-th neighbour, S. Ramaswamy, R. Rastogi, K. Shim, Efficient Algorithms for Mining
     Outliers from Large Data Sets, SIGMOD 2000; on subsequences, E. Keogh, J. Lin, A. Fu, HOT SAX, ICDM 2005; computed
     as C.-C. M. Yeh and others, Matrix Profile I, ICDM 2016.
-    Cost: O(n^2) to fit up to 10,000 points, then constant; O(n) a point, one to two milliseconds. Context: the longest
-    window. Finds: whatever the history has not shown, spikes, shapes, missing beats, changes of variance.
-    Misses: what the history has shown already, slow drifts, and values that are wrong only for their hour. After a
-    spike it flags the points whose windows still cover it.
+    Cost: O(n^2) to fit up to 10,000 points, then constant; O(n) a point, about a millisecond. Context: the longest
+    window and some 300 points. Finds: whatever the history has not shown, spikes, shapes, missing beats, changes of
+    variance. Misses: what the history has shown already, slow drifts, a level that stays, once it has stayed for some
+    hundred points, and values that are wrong only for their hour.
     """
 
     __slots__ = ()
@@ -72,49 +85,27 @@ class SubsequenceKnn(CalibratedDetector):
     @classmethod
     def study_later(cls, history: Series, params: DetectorParams) -> tuple[State, Mapping[int, Assessment]]:
         assert isinstance(params, SubsequenceKnnParams)
-        from app.detectors.kernels_joins import on_grid
-
-        recent = history.last(_MOST_REFERENCES)
-        plan = Plan.of(recent, params)
-        reference = on_grid(recent.values)
-        scores = _scores_within(plan, reference)
+        values = history.last(_MOST_REFERENCES).values
+        plan = Plan.of(values, params)
         lookaheads = plan.lookaheads()
-        curves = {
-            points: np.stack([surprise_curve(_ahead(plan, scores, points, i)) for i in range(len(plan.members()))])
-            for points in lookaheads
-        }
+        memory = learn_memory(values)
+        remembered = remember_history(memory, values)
+        rows = compare(plan.comparison, remembered, remembered.kept, look=plan.look(lookaheads[-1]), is_history=True)
+        curves = [[surprise_curve(row) for row in plan.ahead(rows, points)] for points in lookaheads]
         learnt = {
-            "reference": reference,
-            "plan": np.array(plan[1:], dtype=np.float64),
-            "windows": np.array(plan.windows, dtype=np.float64),
+            **memory,
+            **plan.state,
+            "reference": remembered.kept,
             "lookaheads": np.array(lookaheads, dtype=np.float64),
-            "curves": np.stack(list(curves.values())),
+            "curves": np.array(curves),
         }
-        assessed = {}
-        for points in lookaheads:
-            found = _assess(plan, scores, curves[points], recent.values, points)
-            unknown = Assessment.unknown(len(history))
-            stop = len(history) - points
-            for whole, part in zip(unknown, found, strict=True):
-                whole[stop - len(part) : stop] = part
-            assessed[points] = unknown
+        assessed = {points: Assessment.unknown(len(history)) for points in lookaheads}
+        for place, (points, whole) in enumerate(assessed.items()):
+            found = _assess(plan, rows, learnt, place, history.values)
+            end = len(history) - points
+            whole.expected[end - len(found.expected) : end] = found.expected
+            whole.scale[end - len(found.expected) : end] = found.scale
         return learnt, assessed
-
-    @override
-    @classmethod
-    def study(cls, history: Series, params: DetectorParams) -> tuple[State, Assessment]:
-        learnt, assessed = cls.study_later(history, params)
-        return learnt, assessed[0]
-
-    @override
-    @staticmethod
-    def learn(history: Series, params: DetectorParams) -> State:
-        return SubsequenceKnn.study_later(history, params)[0]
-
-    @override
-    @classmethod
-    def assess_left_out(cls, history: Series, params: DetectorParams) -> Assessment:
-        return cls.study(history, params)[1]
 
     @override
     @classmethod
@@ -124,7 +115,7 @@ class SubsequenceKnn(CalibratedDetector):
 
         lengths: tuple[int, ...] = _LADDER if params.window_points is None else (params.window_points,)
         lengths = tuple(length for length in lengths if length * _FEWEST_IN_VIEW <= len(series)) or lengths[:1]
-        lengths = tuple(min(length, max(len(series) // _FEWEST_WINDOWS, 1)) for length in lengths)
+        lengths = tuple(min(length, max(len(series) // _SHARE, 1)) for length in lengths)
         neighbor = params.neighbors or _NEIGHBOR_IN_VIEW
         members = tuple(Member(length, metric, neighbor) for length in lengths for metric in (LEVEL, SHAPE))
         scores, expected = member_scores(on_grid(series.values), members)
@@ -135,172 +126,113 @@ class SubsequenceKnn(CalibratedDetector):
     @override
     @staticmethod
     def points_of_context(learnt: State) -> int:
-        return Plan.load(learnt).context_points
-
-    @override
-    @staticmethod
-    def assess(learnt: State, stretch: Series) -> Assessment:
-        return SubsequenceKnn.assess_later(learnt, stretch, 0)
+        plan = Plan.load(learnt)
+        return points_forgotten(learnt) + plan.comparison.first_scored + plan.hold_points
 
     @override
     @classmethod
     def assess_later(cls, learnt: State, stretch: Series, lookahead_points: int) -> Assessment:
-        from app.detectors.kernels_joins import on_grid
-
         plan = Plan.load(learnt)
-        scores = _scores_against(plan, on_grid(stretch.values), learnt["reference"])
-        curves = learnt["curves"][learnt["lookaheads"].tolist().index(lookahead_points)]
-        return _assess(plan, scores, curves, stretch.values, lookahead_points)
+        spare = plan.hold_points - plan.hold_before(lookahead_points)
+        remembered = remember(learnt, stretch.values[spare:])
+        rows = compare(plan.comparison, remembered, learnt["reference"], look=plan.look(lookahead_points))
+        rows.expected[:] += remembered.excess[len(remembered.excess) - rows.expected.shape[1] :]
+        place = learnt["lookaheads"].tolist().index(lookahead_points)
+        return _assess(plan, rows, learnt, place, stretch.values)
 
 
 class Plan(NamedTuple):
     """Which windows are compared, and how their distances come together."""
 
-    windows: tuple[int, ...]
-    """Lengths, rising."""
-    forecast_window: int
+    comparison: Comparison
     shape_weight: float
     forecast_weight: float
-    neighbors: int
+    regression_weight: float
     hold_points: int
-    span_points: int
-    """Forecasts that are off count by a weight that falls by 1 / span a point, for twice as many points."""
 
     @classmethod
-    def of(cls, history: Series, params: SubsequenceKnnParams) -> "Plan":
-        """What suits a history and the parameters."""
-        n = len(history)
+    def of(cls, values: FloatArray, params: SubsequenceKnnParams) -> "Plan":
+        """What suits a history, shape (n,), and the parameters."""
+        n = len(values)
         most = max(n // _FEWEST_WINDOWS, 1)
-        cycle = find_cycle_points(history.values)
+        cycle = find_cycle_points(values)
         lengths = [min(max(round(cycle * share), _SHORTEST), _LONGEST) for share in _CYCLE_SHARES]
         if not cycle:
             lengths = list(_PLAIN_WINDOWS)
         asked = lengths if params.window_points is None else [params.window_points]
         windows = tuple(sorted({min(length, most) for length in asked}))
-        return cls(
+        comparison = Comparison(
             windows=windows,
             forecast_window=windows[-1] if cycle else windows[0],
-            shape_weight=2.0 if cycle else 1.0,
-            forecast_weight=1.0 if cycle else 2.0,
-            neighbors=params.neighbors or (1 if cycle else _FORECASTS),
-            hold_points=min(params.hold_points, n // _FEWEST_WINDOWS),
-            span_points=min(_CYCLE_SPAN if cycle else _PLAIN_SPAN, most),
+            neighbors=params.neighbors or (1 if cycle else FORECASTS),
+            span_points=min(_CYCLE_SPAN if cycle else _PLAIN_SPAN, max(most // 2, 1)),
         )
+        hold = params.hold_points
+        if hold is None:
+            longest = _LONGEST_HOLD_OF_A_CYCLE if cycle else _LONGEST_HOLD
+            hold = min(max(n // _POINTS_A_HOLD, _SHORTEST_HOLD), longest)
+        weights = (2.0, 1.0, 0.0) if cycle else (1.0, 2.0, 2.0)
+        return cls(comparison, *weights, min(hold, n // _SHARE))
 
     @classmethod
     def load(cls, learnt: State) -> "Plan":
         """As a state has it."""
-        forecast_window, shape_weight, forecast_weight, neighbors, hold, span = learnt["plan"].tolist()
-        windows = tuple(int(length) for length in learnt["windows"].tolist())
-        return cls(windows, int(forecast_window), shape_weight, forecast_weight, int(neighbors), int(hold), int(span))
+        windows = tuple(learnt["windows"].astype(int).tolist())
+        comparison = Comparison(windows, *learnt["compared"].astype(int).tolist())
+        shape_weight, forecast_weight, regression_weight = learnt["weights"].tolist()
+        return cls(comparison, shape_weight, forecast_weight, regression_weight, int(learnt["hold_points"]))
 
     @property
-    def smoothed_points(self) -> int:
-        """Forecasts that count for a point, its own included."""
-        return 2 * self.span_points
+    def state(self) -> State:
+        """What `load` takes."""
+        windows, *compared = self.comparison
+        numbers = {"windows": windows, "compared": compared, "weights": self[1:4], "hold_points": self.hold_points}
+        return {name: np.array(each, dtype=np.float64) for name, each in numbers.items()}
 
     @property
-    def first_scored(self) -> int:
-        """Index of the first point for which every member has a score."""
-        return max(self.windows[-1] - 1, self.forecast_window + self.smoothed_points - 1)
-
-    @property
-    def context_points(self) -> int:
-        """Points before it that the assessment of a point depends on."""
-        return self.first_scored + self.hold_points
-
-    @property
-    def most_neighbors(self) -> int:
-        """Neighbours that are looked for."""
-        return max(self.neighbors, _FORECASTS)
-
-    def look(self, lookahead: int) -> int:
-        """How many of the points after it serve the windows: the first ones serve to hold."""
-        return lookahead - min(self.hold_points, lookahead)
+    def weights(self) -> tuple[float, ...]:
+        """Of the members: level and shape by length, the forecast by windows, and that by regression."""
+        of_windows = (1.0, self.shape_weight) * len(self.comparison.windows)
+        return (*of_windows, self.forecast_weight, self.regression_weight)
 
     def lookaheads(self) -> tuple[int, ...]:
         """Points to wait for that make a difference: 0, 1, 2, 4 ... until all windows over a point are complete."""
-        settled = self.hold_points + self.windows[-1] - 1
+        settled = self.hold_points + self.comparison.windows[-1] - 1
         return tuple(sorted({0, settled} | {2**power for power in range(settled.bit_length()) if 2**power < settled}))
 
-    def members(self) -> tuple[tuple[int, float], ...]:
-        """For each member, how many points it covers and its weight: level and shape by length, then the forecast."""
-        of_windows = [(length, weight) for length in self.windows for weight in (1.0, self.shape_weight)]
-        return (*of_windows, (self.smoothed_points, self.forecast_weight))
+    def look(self, lookahead: int) -> int:
+        """How many of the points after it serve the windows: the first ones serve to hold."""
+        return lookahead - self.hold_after(lookahead)
+
+    def hold_after(self, lookahead: int) -> int:
+        """For how many points before it a surprise counts."""
+        return min(self.hold_points, lookahead)
+
+    def hold_before(self, lookahead: int) -> int:
+        """For how many points after it a surprise counts on."""
+        return max(self.hold_after(lookahead), min(self.hold_points, _HOLD_AT_ONCE))
+
+    def ahead(self, rows: Rows, lookahead: int) -> list[FloatArray]:
+        """What each member says of the points when this many after them are in view."""
+        look = self.look(lookahead)
+        return [rows.ahead(member, points, look) for member, points in enumerate(self.comparison.covered)]
 
 
-def _scores_within(plan: Plan, reference: FloatArray) -> FloatArray:
-    """As `_scores_against`, of the reference itself, each window against those that do not overlap it."""
-    joined = {length: join_within(reference, length, plan.most_neighbors) for length in plan.windows}
-    return _scores(plan, joined, reference, reference)
+def _assess(plan: Plan, rows: Rows, learnt: State, place: int, values: FloatArray) -> Assessment:
+    """Of the points that have as many before and after them as are held; values: shape (n,), to the last.
 
-
-def _scores_against(plan: Plan, values: FloatArray, reference: FloatArray) -> FloatArray:
-    """What each member says of each point from `first_scored` on, and what is expected there: shape (members + 1, n).
-
-    Values and reference are on the grid; NaN stands for nothing.
+    place: that of the lookahead among those of the plan.
     """
-    joined = {}
-    for length in plan.windows:
-        before = length - 1 + (plan.smoothed_points if length == plan.forecast_window else 0)
-        joined[length] = join_with(values[plan.first_scored - before :], reference, length, plan.most_neighbors)
-    return _scores(plan, joined, values, reference)
-
-
-def _scores(plan: Plan, joined: Mapping[int, Joined], values: FloatArray, reference: FloatArray) -> FloatArray:
-    from app.detectors.kernels_joins import GRID
-
-    n = max(len(values) - plan.first_scored, 0)
-    rows = [
-        mean_distance(squares[len(squares) - n :, : plan.neighbors])
-        for length in plan.windows
-        for squares in joined[length].squares
-    ]
-    length = plan.forecast_window
-    windows = joined[length].places.shape[1]
-    nearest = Joined(joined[length].squares[:, :, :_FORECASTS], joined[length].places[:, :, :_FORECASTS])
-    # The last window forecasts a value that has not come.
-    forecasts = followed(nearest, values[len(values) - windows - length + 1 :], reference, length)[:-1]
-    forecasts = forecasts[len(forecasts) - (n + plan.smoothed_points - 1) :]
-    off = np.nan_to_num(np.abs(values[len(values) - len(forecasts) :] / GRID - forecasts))
-    return np.stack([*rows, _smoothed(off, plan), np.nan_to_num(forecasts[len(forecasts) - n :])])
-
-
-def _smoothed(off: FloatArray, plan: Plan) -> FloatArray:
-    """The weighted mean of each and of those before it, of which there are fewer by `smoothed_points` - 1."""
-    n = len(off) - plan.smoothed_points + 1
-    weights = (1.0 - 1.0 / plan.span_points) ** np.arange(plan.smoothed_points)
-    total = np.zeros(n)
-    for back, weight in enumerate((weights / weights.sum()).tolist()):
-        start = plan.smoothed_points - 1 - back
-        total += weight * off[start : start + n]
-    return total
-
-
-def _ahead(plan: Plan, scores: FloatArray, lookahead: int, member: int) -> FloatArray:
-    """The mean of a member's scores over the windows that cover a point and are complete after `lookahead` points."""
-    look = plan.look(lookahead)
-    covered = min(look + 1, plan.members()[member][0])
-    n = max(scores.shape[1] - look, 0)
-    total = np.zeros(n)
-    for after in range(covered):
-        total += scores[member, after : after + n]
-    mean: FloatArray = total / covered
-    return mean
-
-
-def _assess(plan: Plan, scores: FloatArray, curves: FloatArray, values: FloatArray, lookahead: int) -> Assessment:
-    """Of the points that have `context_points` before them and `lookahead` after; values: shape (n,), to the last."""
-    n = scores.shape[1] - plan.hold_points - lookahead
-    if n <= 0:
-        return Assessment.unknown(0)
-    total = np.zeros(scores.shape[1] - plan.look(lookahead))
-    for member, (_, weight) in enumerate(plan.members()):
-        unusual = surprise(_ahead(plan, scores, lookahead, member), curves[member])
+    lookahead = plan.lookaheads()[place]
+    total = np.zeros(max(rows.own.shape[1] - plan.look(lookahead), 0))
+    for scores, curve, weight in zip(plan.ahead(rows, lookahead), learnt["curves"][place], plan.weights, strict=True):
+        unusual = surprise(scores, curve)
         total += weight * unusual * unusual
+    before, reach = plan.hold_before(lookahead), plan.hold_before(lookahead) + plan.hold_after(lookahead)
+    n = max(len(total) - reach, 0)
     held = total[:n].copy()
-    for shift in range(1, len(total) - n + 1):
+    for shift in range(1, reach + 1):
         np.maximum(held, total[shift : shift + n], out=held)
-    first = plan.context_points
-    expected = scores[-1, plan.hold_points : plan.hold_points + n]
-    return Assessment.of_distances(values[first : first + n], expected, np.sqrt(held))
+    expected = rows.expected[0 if plan.regression_weight == 0 else 1, before : before + n] * float(learnt["deviation"])
+    end = len(values) - lookahead
+    return Assessment.of_distances(values[end - n : end], expected, np.sqrt(held))

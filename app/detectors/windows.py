@@ -16,13 +16,15 @@ from typing_extensions import override
 
 from app.detectors.base import DetectorParams, State
 from app.detectors.calibrated import CalibratedDetector
-from app.detectors.judging import Assessment, CalibratedParams, find_gross
+from app.detectors.gross import find_gross
+from app.detectors.judging import Assessment, CalibratedParams
 from app.detectors.periods import find_period_points
 from app.series import FloatArray, Series
 
 LONGEST = 256
 _SHORTEST_SEASON = 8
 _WITHOUT_SEASON = 16
+_PART_OF_SEASON = 64
 _LEVEL_SHARE = 0.3
 _WANDERS = 1.0
 _BLOCKS = 8
@@ -45,7 +47,8 @@ class WindowParams(CalibratedParams):
         None,
         ge=1,
         le=LONGEST,
-        description="Points that are judged together; by default a period of the series, 16 if it has none.",
+        description="Points that are judged together; by default a period of the series, 64 if that is longer "
+        "than 256, 16 if it has none.",
     )
 
 
@@ -58,7 +61,9 @@ def choose_window_points(history: Series, asked: int | None) -> int:
     period = find_period_points(history) if most > _SHORTEST_SEASON else None
     if period is None:
         return min(_WITHOUT_SEASON, most)
-    return min(max(period, _SHORTEST_SEASON), LONGEST, most)
+    if period > LONGEST:  # no window holds all of it: many short ones tell more of what is usual than a few long ones
+        return min(_PART_OF_SEASON, most)
+    return min(max(period, _SHORTEST_SEASON), most)
 
 
 def choose_level(values: FloatArray, points: int) -> float:
@@ -220,10 +225,10 @@ def _share(history: Series, params: WindowParams) -> State:
     shared = {"window_points": np.array(float(points)), "level": np.array(level)}
     shared |= learn_expected(history.values, points, level)
     off = np.abs(history.values[points - 1 :] - expect(history.values, shared))
-    return {**shared, "farthest": np.array(_farthest(off))}
+    return {**shared, "farthest": np.array(farthest_usual(off))}
 
 
-def _farthest(off: FloatArray) -> float:
+def farthest_usual(off: FloatArray) -> float:
     """How far off what is expected of it a point may be to count as it is in the windows of the points after it.
 
     As far as one in ten thousand would be, were the tail exponential; if more than a few are, half as far again as
@@ -260,7 +265,7 @@ def learn_expected(values: FloatArray, points: int, level: float) -> State:
 
 def _are_clean(values: FloatArray, shared: State) -> NDArray[np.bool_]:
     """Which windows have no point in them that is far off what is expected of it; all, if most have: shape (m,)."""
-    is_gross = find_gross(values - expect_in_view(values, shared), _MOST_UNCLEAN)
+    is_gross = find_gross(values - expect_in_view(values, shared), values, _MOST_UNCLEAN)
     covered = sliding_window_view(is_gross, int(shared["window_points"]))
     are_clean = np.array(~covered.any(axis=1))
     return are_clean if 2 * np.count_nonzero(are_clean) > len(are_clean) else np.ones(len(are_clean), np.bool_)

@@ -1,13 +1,15 @@
 """Looking at a version: its training data as its own model judges it, reduced to what a screen can show."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.detectors.base import Detector, Verdicts
+from app.detectors.judging import usual_interval_s
 from app.registry import ModelRegistry
 from app.series import FloatArray, Series
+from app.services.budgets import Budgets, weigh
 from app.versions import Selector, Version
 
 Indices = NDArray[np.intp]
@@ -28,6 +30,10 @@ class View:
     points_in_range: int
     """Points of the stretch before it was reduced."""
     anomalies_in_range: int
+    budgets: Budgets
+    """What other budgets would flag of the stretch; its `scale` is that of `points`."""
+    interval_s: float
+    """Seconds between two points of the training data, typically; NaN for one point."""
 
 
 class InspectionService:
@@ -42,10 +48,13 @@ class InspectionService:
         selector: Selector,
         start_s: float | None = None,
         end_s: float | None = None,
+        *,
         max_points: int = MAX_POINTS,
+        false_alarm_rate: float | None = None,
     ) -> View:
         """The training data within [start_s, end_s] and what the model says of it, reduced to `max_points` (>= 10).
 
+        false_alarm_rate: the share of normal points that may be flagged, by default the model's own.
         Raises SeriesNotFound, VersionNotFound, AliasNotFound, VersionDeleted, ArtifactDamaged.
         """
         version = self._registry.catalog.get_version(series_id, selector)
@@ -54,7 +63,12 @@ class InspectionService:
         last = len(history) if end_s is None else int(np.searchsorted(history.timestamps_s, end_s, "right"))
         detector = self._registry.load(series_id, version.version).detector
         stretch = Series(history.timestamps_s[first:last], history.values[first:last])
-        verdicts = _score(detector, history, first, last)
+
+        def score(by: Detector) -> Verdicts:
+            return _score(by, history, first, last, false_alarm_rate)
+
+        verdicts = score(detector)
+        budgets = weigh(detector, stretch, verdicts, score, false_alarm_rate)
         kept = _reduce(stretch, verdicts, max_points)
         return View(
             version=version,
@@ -62,6 +76,8 @@ class InspectionService:
             verdicts=verdicts.take(kept),
             points_in_range=len(stretch),
             anomalies_in_range=int(np.count_nonzero(verdicts.is_anomaly)),
+            budgets=replace(budgets, scale=budgets.scale[kept]),
+            interval_s=usual_interval_s(history.timestamps_s),
         )
 
 
@@ -86,11 +102,12 @@ def keep_extremes(values: FloatArray, score: FloatArray, max_points: int) -> Ind
     return np.unique(np.concatenate(kept))
 
 
-def _score(detector: Detector, history: Series, first: int, last: int) -> Verdicts:
+def _score(detector: Detector, history: Series, first: int, last: int, false_alarm_rate: float | None) -> Verdicts:
     """The verdicts on [first, last), the same whatever stretch is looked at."""
     before = max(first - detector.context_points, 0)
     context = Series(history.timestamps_s[before:first], history.values[before:first])
-    return detector.score(Series(history.timestamps_s[first:last], history.values[first:last]), context)
+    points = Series(history.timestamps_s[first:last], history.values[first:last])
+    return detector.score(points, context, false_alarm_rate)
 
 
 def _reduce(points: Series, verdicts: Verdicts, max_points: int) -> Indices:

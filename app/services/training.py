@@ -34,10 +34,14 @@ class Prepared(NamedTuple):
 
 
 class TrainingService:
-    """Fits a detector to a history and publishes it as the next version of its series."""
+    """Fits a detector to a history and publishes it as the next version of its series.
 
-    def __init__(self, registry: ModelRegistry) -> None:
+    A detector that chooses takes about `fit_budget_s` seconds for that, for each series.
+    """
+
+    def __init__(self, registry: ModelRegistry, fit_budget_s: float) -> None:
         self._registry = registry
+        self._fit_budget_s = fit_budget_s
 
     def fit(
         self,
@@ -56,22 +60,24 @@ class TrainingService:
             idempotency = Idempotency(idempotency_key, _request_digest(history, detector, params))
             if replay := self._registry.find_replay(series_id, idempotency):
                 return replay
-        return self._registry.publish(series_id, detector.fit(history, params), history, idempotency)
+        fitted = detector.fit_within(history, params, self._fit_budget_s)
+        return self._registry.publish(series_id, fitted, history, idempotency)
 
     def begin_fit(
         self, series_id: str, history: Series, detector: type[Detector], params: DetectorParams
     ) -> Future[Version]:
         """As `fit`, without waiting for the store: for histories that are fitted in no time."""
-        return self._registry.begin_publish(series_id, detector.fit(history, params), history)
+        fitted = detector.fit_within(history, params, self._fit_budget_s)
+        return self._registry.begin_publish(series_id, fitted, history)
 
     def prepare(self, jobs: Sequence[FitJob | TidemarkError]) -> Prepared:
         """Fit each job: all the computing of a bulk fit and none of its waiting. `publish` must follow."""
         sound = [job for job in jobs if isinstance(job, FitJob)]
         if not sound:
             return Prepared(jobs, None)
-        detectors = [job.detector.fit(job.history, job.params) for job in sound]
+        fitted = [job.detector.fit_within(job.history, job.params, self._fit_budget_s) for job in sound]
         histories = SeriesBatch.of([(job.series_id, job.history) for job in sound])
-        return Prepared(jobs, packs.encode(detectors, histories))
+        return Prepared(jobs, packs.encode(fitted, histories))
 
     def publish(self, prepared: Prepared) -> list[Version | TidemarkError]:
         """Make each job the next version of its series, in their order; what was refused stays an error.

@@ -89,7 +89,9 @@ def router(services: Services) -> APIRouter:
         model = services.registry.find_loaded(series_id, query.selector)
         if model is None:  # shielded, since others may wait for the same load
             model = await asyncio.shield(asyncio.wrap_future(services.registry.begin_load(series_id, query.selector)))
-        return content.answer(model, points, query)
+        if model.detector.is_quick_to_judge:
+            return content.answer(model, points, query)
+        return await run_in_threadpool(content.answer, model, points, query)
 
     def judge(series_id: str, query: PredictQuery, body: bytes, content: PointFormat, faults: list[Fault]) -> Response:
         points = content.parse(body, services.settings.max_points, faults)
@@ -112,7 +114,7 @@ def router(services: Services) -> APIRouter:
         key = parse_idempotency_key(request.headers.get("idempotency-key"), faults)
         if len(body) <= INLINE_BODY_BYTES and key is None:
             parsed = bodies.parse_fit(body, services.settings, faults)
-            if parsed.detector.is_quick_to_fit:
+            if parsed.detector.is_quick_to_fit(parsed.params):
                 return answers.fit_answer(await asyncio.wrap_future(services.training.begin_fit(series_id, *parsed)))
         return await run_in_threadpool(train, series_id, body, key, faults)
 

@@ -1,15 +1,18 @@
 """What is trained: series and their versions."""
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
+from starlette.concurrency import run_in_threadpool
 
 from app.api.documentation import CHANGING, DELETED, LISTING, NOT_MODIFIED, READING, problems
 from app.api.parameters import Conditions, Faults, Limit, NumberedPath, SelectedPath, SeriesPath, refuse
+from app.api.reports import VersionDetail
 from app.api.schemas import SeriesDetail, SeriesItem, SeriesPage, VersionItem, VersionPage
 from app.bootstrap import Services
-from app.errors import AliasInUse, CrossSiteRequest
+from app.errors import AliasInUse, ArtifactDamaged, CrossSiteRequest, Unavailable
 
 _NO_CONTENT = 204
 _NOT_MODIFIED = 304
@@ -74,19 +77,24 @@ def router(services: Services) -> APIRouter:
 
     @routes.get(
         "/{series_id}/versions/{version}",
-        summary="A version with all its provenance",
-        response_model=VersionItem,
+        summary="A version with all its provenance and its report",
+        response_model=VersionDetail,
         responses=NOT_MODIFIED | READING,
     )
-    def get_version(
+    async def get_version(
         version: SelectedPath, conditions: Conditions, faults: Faults, response: Response
-    ) -> VersionItem | Response:
+    ) -> VersionDetail | Response:
         refuse(faults)
-        found = catalog.get_version(*version)
+        found = await run_in_threadpool(catalog.get_version, *version)
         if conditions.names_current(found.etag):
             return Response(status_code=_NOT_MODIFIED, headers={"ETag": found.etag})
+        try:  # shielded, since others may wait for the same report
+            report = await asyncio.shield(asyncio.wrap_future(services.reporting.begin(found)))
+        except (ArtifactDamaged, Unavailable) as error:
+            response.headers["Cache-Control"] = "no-store"  # and no tag: the next answer may have a report
+            return VersionDetail.unreported(found, error.detail)
         response.headers["ETag"] = found.etag
-        return VersionItem.of(found)
+        return VersionDetail.reported(found, report)
 
     @routes.delete(
         "/{series_id}/versions/{version}",

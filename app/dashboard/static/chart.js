@@ -1,118 +1,119 @@
 // From the columns of /plot/data to what plotly.js draws.
 
+import { formatBand, formatNumber, formatTime } from "./format.js";
+import { KINDS, byKind, kindOf, markSize } from "./kinds.js";
+
 const OPEN_SIDE = 8; // heights of the plot that a band without a bound reaches beyond it
 const MARGIN = 0.06;
-
-const dates = new Intl.DateTimeFormat("en-CA", {
-  timeZone: "UTC",
-  dateStyle: "short",
-  timeStyle: "medium",
-  hourCycle: "h23",
-});
-const numbers = new Map([3, 4, 6].map((digits) => [digits, numberFormat(digits)])); // making one takes its time
-
-function numberFormat(digits) {
-  return new Intl.NumberFormat("en", { maximumSignificantDigits: digits });
-}
-
-export function formatNumber(number, digits = 6) {
-  const size = Math.abs(number);
-  const isPlain = size === 0 || (size >= 1e-4 && size < 1e12);
-  return isPlain ? numbers.get(digits).format(number) : number.toExponential(4);
-}
-
-export function formatTime(seconds) {
-  const fraction = seconds % 1 ? (seconds % 1).toFixed(6).slice(1).replace(/0+$/, "") : "";
-  return dates.format(seconds * 1000).replace(",", "") + (fraction.length > 1 ? fraction : "");
-}
-
-export function formatBand(lower, upper) {
-  if (lower === null) {
-    return upper === null ? "open" : `up to ${formatNumber(upper)}`;
-  }
-  return upper === null ? `from ${formatNumber(lower)}` : `${formatNumber(lower)} … ${formatNumber(upper)}`;
-}
+const BAND_REACH = 0.25; // of the height of the values, that a wide band may take on either side of them
+export const LOWEST_SCORE = 0.1;
 
 // Lowest and highest of what is drawn within the view, with a margin; null when it cannot be drawn to scale.
 export function fitHeight(data, [start, end]) {
-  let low = Infinity;
-  let high = -Infinity;
+  let [low, high, lower, upper] = [Infinity, -Infinity, Infinity, -Infinity];
   for (let i = 0; i < data.timestamps.length; i += 1) {
     if (data.timestamps[i] >= start && data.timestamps[i] <= end) {
-      for (const level of [data.values[i], data.expected[i], data.lower[i], data.upper[i]]) {
-        if (level !== null) {
-          low = Math.min(low, level);
-          high = Math.max(high, level);
-        }
-      }
+      low = Math.min(low, data.values[i], data.expected[i]);
+      high = Math.max(high, data.values[i], data.expected[i]);
+      lower = Math.min(lower, data.lower[i] ?? Infinity);
+      upper = Math.max(upper, data.upper[i] ?? -Infinity);
     }
   }
+  const reach = (high - low) * BAND_REACH || Infinity;
+  low = Math.min(low, Math.max(lower, low - reach));
+  high = Math.max(high, Math.min(upper, high + reach));
   const margin = (high - low) * MARGIN || Math.abs(high) * MARGIN || 1;
   const range = [low - margin, high + margin];
   return range.every(Number.isFinite) && Number.isFinite(range[1] - range[0]) ? range : null;
 }
 
-export function figure(data, view, height) {
+export function figure(data, view, height, hidden) {
   const colors = theme();
   const x = data.timestamps.map((seconds) => seconds * 1000);
-  const traces = [...bandTraces(data, x, height, colors), ...lineTraces(data, x, colors)];
+  const traces = [
+    ...bandTraces(data, x, height, colors),
+    ...lineTraces(data, x, colors),
+    ...kindTraces(data, x, hidden, colors),
+  ];
   return { traces, layout: layout(data, view, height, colors) };
 }
 
 function bandTraces(data, x, height, colors) {
   const reach = height === null ? 0 : (height[1] - height[0]) * OPEN_SIDE;
   const [floor, ceiling] = height === null ? [null, null] : [height[0] - reach, height[1] + reach];
-  const edge = { x, mode: "lines", hoverinfo: "skip", line: { width: 1, color: colors.edge }, type: "scatter" };
+  const edge = { x, mode: "lines", hoverinfo: "skip", line: { width: 0.5, color: colors.edge }, type: "scatter" };
   return [
-    { ...edge, name: "lower", y: data.lower.map((bound) => bound ?? floor) },
-    { ...edge, name: "upper", y: data.upper.map((bound) => bound ?? ceiling), fill: "tonexty", fillcolor: colors.band },
+    { ...edge, uid: "lower", y: data.lower.map((bound) => bound ?? floor) },
+    {
+      ...edge,
+      uid: "upper",
+      y: data.upper.map((bound) => bound ?? ceiling),
+      fill: "tonexty",
+      fillcolor: colors.band,
+    },
   ];
 }
 
 function lineTraces(data, x, colors) {
   const text = data.timestamps.map((_, i) => describe(data, i));
-  const hover = { text, hovertemplate: "%{text}<extra></extra>" };
-  const marked = data.anomaly.flatMap((isAnomaly, i) => (isAnomaly ? [i] : []));
   const line = { x, mode: "lines", type: "scatter" };
+  const told = { ...line, text, hovertemplate: "%{text}<extra></extra>" };
   return [
     {
       ...line,
-      name: "expected",
+      uid: "expected",
       y: data.expected,
       hoverinfo: "skip",
       line: { width: 1.5, color: colors.expected, dash: "5px,4px" },
     },
-    { ...line, ...hover, name: "value", y: data.values, line: { width: 1.4, color: colors.value } },
+    { ...told, uid: "value", y: data.values, line: { width: 1.4, color: colors.value } },
     {
-      name: "anomaly",
-      type: "scatter",
-      mode: "markers",
-      hoverinfo: "skip",
-      x: marked.map((i) => x[i]),
-      y: marked.map((i) => data.values[i]),
-      marker: { size: 9, symbol: "diamond", color: colors.anomaly, line: { width: 1, color: colors.surface } },
-    },
-    {
-      ...line,
-      ...hover,
-      name: "score",
-      y: data.score,
+      ...told,
+      uid: "score",
+      y: data.score.map((score) => Math.max(score, LOWEST_SCORE)),
       yaxis: "y2",
       fill: "tozeroy",
       fillcolor: colors.band,
-      line: { width: 1, color: colors.value },
+      line: { width: 0.8, color: colors.value },
     },
   ];
+}
+
+function kindTraces(data, x, hidden, colors) {
+  const kinds = byKind(data);
+  const size = markSize(kinds);
+  return [...kinds].map(([kind, places]) => ({
+    uid: kind,
+    visible: !hidden.has(kind),
+    type: "scatter",
+    mode: "markers",
+    hoverinfo: "skip",
+    x: places.map((i) => x[i]),
+    y: places.map((i) => data.values[i]),
+    marker: {
+      symbol: KINDS.get(kind).symbol,
+      size,
+      color: colors.kinds.get(kind),
+      line: { width: 1, color: kind === "unnamed" ? colors.kinds.get(kind) : colors.surface },
+    },
+  }));
 }
 
 function describe(data, i) {
   return [
     `${formatTime(data.timestamps[i])} UTC`,
-    `value ${formatNumber(data.values[i])}${data.anomaly[i] ? ", an anomaly" : ""}`,
+    `value ${formatNumber(data.values[i])}${data.anomaly[i] ? `, ${KINDS.get(kindOf(data, i)).label}` : ""}`,
     `expected ${formatNumber(data.expected[i])}`,
     `normal band ${formatBand(data.lower[i], data.upper[i])}`,
     `score ${formatNumber(data.score[i], 4)}, severity ${formatNumber(data.severity[i], 3)}, p ${formatNumber(data.p_value[i], 3)}`,
   ].join("<br>");
+}
+
+// Logarithms: from scores that are hardly worth a look to the highest, the threshold always among them.
+function scoreScale(data) {
+  const top = data.score.reduce((highest, score) => Math.max(highest, score), 2);
+  const range = [Math.log10(LOWEST_SCORE), Math.log10(Math.min(top, 1e300)) + 0.1];
+  return { range, dtick: Math.ceil((range[1] - range[0]) / 4) };
 }
 
 function layout(data, view, height, colors) {
@@ -120,7 +121,6 @@ function layout(data, view, height, colors) {
   const axis = { gridcolor: colors.grid, zeroline: false, linecolor: colors.grid, automargin: true, tickfont: small };
   const last = data.timestamps.length - 1;
   const spare = (data.timestamps[last] - data.timestamps[0]) * 0.02;
-  const topScore = data.score.reduce((top, score) => Math.max(top, score), 1);
   return {
     autosize: true,
     margin: { l: 8, r: 12, t: 6, b: 8 },
@@ -150,13 +150,18 @@ function layout(data, view, height, colors) {
       spikedash: "solid",
       spikecolor: colors.expected,
     },
-    yaxis: { ...axis, domain: [0.25, 1], ...(height === null ? { autorange: true } : { range: height }) },
+    yaxis: {
+      ...axis,
+      domain: [0.3, 1],
+      title: { text: "value", font: small },
+      ...(height === null ? { autorange: true } : { range: height }),
+    },
     yaxis2: {
       ...axis,
-      domain: [0, 0.19],
-      range: [0, Math.min(topScore * 1.15, Number.MAX_VALUE)],
+      type: "log",
+      domain: [0, 0.24],
+      ...scoreScale(data),
       fixedrange: true,
-      nticks: 3,
       title: { text: "score", font: small },
     },
     shapes: [
@@ -174,7 +179,7 @@ function layout(data, view, height, colors) {
   };
 }
 
-function theme() {
+export function theme() {
   const style = getComputedStyle(document.documentElement);
   const read = (name) => style.getPropertyValue(`--${name}`).trim();
   return {
@@ -187,6 +192,7 @@ function theme() {
     text: read("text"),
     muted: read("muted"),
     surface: read("surface"),
+    kinds: new Map([...KINDS.keys()].map((kind) => [kind, read(`kind-${kind}`)])),
     font: getComputedStyle(document.body).fontFamily,
   };
 }

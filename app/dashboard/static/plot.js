@@ -1,9 +1,14 @@
-// The plot: the whole range first, and whatever one zooms into again in finer detail.
+// The plot: the whole range first, and whatever one zooms into again in finer detail; at the budget that one chooses
+// at once, and as the server judges it when the slider rests.
 
-import { figure, fitHeight, formatBand, formatNumber, formatTime } from "./chart.js";
+import { BudgetControl, anomaliesAt, isFor, judge } from "./budget.js";
+import { figure, fitHeight } from "./chart.js";
+import { KindLegend, byKind } from "./kinds.js";
+import { Sketch } from "./sketch.js";
+import { list } from "./strongest.js";
 
 const WAIT_MS = 150;
-const LISTED = 8;
+const REST_MS = 300;
 const AROUND_POINTS = 60;
 const COLUMNS = ["timestamps", "values", "anomaly", "score", "expected", "lower", "upper", "severity", "p_value", "kind"];
 const CONFIG = { displayModeBar: false, responsive: true, doubleClick: false, scrollZoom: false, showTips: false };
@@ -18,7 +23,12 @@ let detail = null; // a stretch of it, and in `range` which
 let view = null; // the range on the screen, in Unix seconds
 let height = null; // the values on the screen when the user chose them
 let timer = 0;
+let frame = 0;
 let pending = null;
+
+const legend = new KindLegend(document.getElementById("kinds"), draw);
+const sketch = new Sketch(place, document.getElementById("sketch"));
+const budget = new BudgetControl(document.getElementById("budget"), rejudge);
 
 async function fetchData(range) {
   pending?.abort();
@@ -27,6 +37,9 @@ async function fetchData(range) {
   if (range !== null) {
     address.searchParams.set("start", Math.max(range[0], 0).toFixed(6));
     address.searchParams.set("end", Math.max(range[1], 0).toFixed(6));
+  }
+  if (budget.asked !== null) {
+    address.searchParams.set("false_alarm_rate", budget.asked);
   }
   const response = await fetch(address, { signal: pending.signal, headers: { Accept: "application/json" } });
   if (!response.ok) {
@@ -52,6 +65,9 @@ async function attempt(work) {
     failure.querySelector("p").textContent = `The data could not be loaded. ${error.message}`;
     failure.querySelector("button").onclick = () => attempt(work);
     failure.hidden = false;
+    if (overview !== null) {
+      draw();
+    }
   }
 }
 
@@ -60,6 +76,7 @@ async function open() {
   const [data] = await Promise.all([fetchData(null), plotlyLoaded()]);
   overview = data;
   view = wholeRange();
+  budget.offer(overview);
   await draw();
   describe();
   loading.hidden = true;
@@ -88,22 +105,49 @@ function wholeRange() {
 
 // The detail with the overview on both sides, so that lines leave the screen where they should.
 function merged() {
+  const around = judge(overview, budget.rate);
   if (detail === null) {
-    return overview;
+    return around;
   }
+  const inside = judge(detail, budget.rate);
   const [start, end] = detail.range;
   const before = overview.timestamps.findLastIndex((time) => time < start) + 1;
   const found = overview.timestamps.findIndex((time) => time > end);
   const after = found < 0 ? overview.timestamps.length : found;
-  const join = (name) => [name, [...overview[name].slice(0, before), ...detail[name], ...overview[name].slice(after)]];
+  const join = (name) => [name, [...around[name].slice(0, before), ...inside[name], ...around[name].slice(after)]];
   return Object.fromEntries(COLUMNS.map(join));
 }
 
 async function draw() {
+  cancelAnimationFrame(frame);
   const data = merged();
-  const { traces, layout } = figure(data, view, height ?? fitHeight(data, view));
+  const { traces, layout } = figure(data, view, height ?? fitHeight(data, view), legend.hidden);
   await Plotly.react(place, traces, layout, CONFIG);
-  list(data);
+  sketch.clear();
+  tell(data);
+}
+
+// Another budget: what is here follows at once, in the next frame, and the server is asked when the slider rests.
+function rejudge() {
+  place.dataset.state = "judging";
+  pending?.abort(); // what it would draw is out of date, and drawing takes time
+  cancelAnimationFrame(frame);
+  frame = requestAnimationFrame(() => {
+    const data = merged();
+    sketch.draw(data, legend.hidden);
+    tell(data);
+  });
+  clearTimeout(timer);
+  timer = setTimeout(() => attempt(refine), REST_MS);
+}
+
+// What is said in words and numbers of the points that are drawn.
+function tell(data) {
+  const places = byKind(data, view);
+  const shown = [...places].flatMap(([kind, ofKind]) => (legend.hidden.has(kind) ? [] : ofKind));
+  legend.count(places);
+  budget.count(anomaliesAt(overview, budget.rate), overview.points);
+  list(document.getElementById("strongest"), data, shown, overview.interval_s, zoomTo);
 }
 
 // Show a range at once with what is here, and soon in all the detail that the screen can take.
@@ -123,14 +167,18 @@ function look(range, levels) {
 async function refine() {
   const range = [...view];
   const whole = wholeRange();
+  if (!isFor(overview, budget.rate)) {
+    overview = await fetchData(null);
+  }
   if (overview.method === "all" || (range[0] <= whole[0] && range[1] >= whole[1])) {
     pending?.abort();
     detail = null;
-  } else if (!isHere(range)) {
+  } else if (!isHere(range) || !isFor(detail, budget.rate)) {
     detail = { ...(await fetchData(range)), range };
   }
   await draw();
   describe();
+  budget.remember();
 }
 
 function isHere([start, end]) {
@@ -200,42 +248,6 @@ function describe() {
 
 function indicesInView({ timestamps }) {
   return timestamps.flatMap((time, i) => (time >= view[0] && time <= view[1] ? [i] : []));
-}
-
-function list(data) {
-  const section = document.getElementById("strongest");
-  const inView = indicesInView(data).filter((i) => data.anomaly[i]);
-  const rows = inView.sort((a, b) => data.score[b] - data.score[a]).slice(0, LISTED);
-  section.querySelector("tbody").replaceChildren(...rows.map((i) => row(data, i)));
-  section.hidden = rows.length === 0;
-}
-
-function row(data, i) {
-  const line = document.createElement("tr");
-  const head = document.createElement("th");
-  const button = document.createElement("button");
-  head.scope = "row";
-  button.type = "button";
-  button.className = "link";
-  button.title = "Zoom in on it";
-  button.textContent = formatTime(data.timestamps[i]);
-  button.addEventListener("click", () => zoomTo(data.timestamps[i]));
-  head.append(button);
-  line.append(head);
-  const cells = [
-    ["number", formatNumber(data.values[i])],
-    ["number wide", formatNumber(data.expected[i])],
-    ["number wide", formatBand(data.lower[i], data.upper[i])],
-    ["number", formatNumber(data.score[i], 4)],
-    ["number", formatNumber(data.severity[i], 3)],
-  ];
-  for (const [kind, text] of cells) {
-    const cell = document.createElement("td");
-    cell.className = kind;
-    cell.textContent = text;
-    line.append(cell);
-  }
-  return line;
 }
 
 function zoomTo(time) {
