@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from app.detectors import find_detector
 from app.detectors.gross import find_gross, stretches_of
@@ -19,7 +20,7 @@ def noise(n: int = N) -> FloatArray:
     return np.random.default_rng(RNG_SEED).standard_normal(n)
 
 
-def spiked(values: FloatArray, share: float, height: float) -> tuple[FloatArray, FloatArray]:
+def spiked(values: FloatArray, share: float, height: float) -> tuple[FloatArray, NDArray[np.intp]]:
     """The values with so many spikes at odd times, and where they are."""
     places = np.flatnonzero(np.random.default_rng(RNG_SEED + 1).random(len(values)) < share)
     values = values.copy()
@@ -27,7 +28,7 @@ def spiked(values: FloatArray, share: float, height: float) -> tuple[FloatArray,
     return values, places
 
 
-def gross(values: FloatArray) -> FloatArray:
+def gross(values: FloatArray) -> NDArray[np.intp]:
     return np.flatnonzero(find_gross(values - np.median(values), values, 0.1))
 
 
@@ -57,9 +58,11 @@ def test_of_the_tail_of_normal_data_next_to_nothing_is_gross(draw: Callable[[np.
         assert len(gross(draw(np.random.default_rng(seed)))) < 10
 
 
-def test_spikes_at_regular_times_are_normal() -> None:
+@pytest.mark.parametrize("times", [[0], [0, 10], [5, 90, 300]], ids=str)
+@pytest.mark.parametrize("period", [60, 700])
+def test_spikes_at_the_same_times_of_each_period_are_normal(times: list[int], period: int) -> None:
     values = noise()
-    values[::60] += 10.0
+    values[np.isin(np.arange(N) % period, times)] += 10.0
     assert not len(gross(values))
 
 

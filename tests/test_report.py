@@ -291,7 +291,7 @@ def test_the_page_shows_the_report(watched: Watched, client: httpx.Client, serie
     report.scroll_into_view_if_needed()
     expect(report).to_have_attribute("data-state", "ready")
     expect(report).to_contain_text("About 2 false alarms a week")
-    expect(report).to_contain_text("robust_z was asked for")
+    expect(report).to_contain_text("robust_z, as the request has it")
     expect(report).to_contain_text("2 outliers beyond doubt")
     expect(report).to_contain_text("2 stretches")
     heat = report.get_by_role("table", name="Share of injected anomalies that was found, by kind and size")

@@ -230,7 +230,9 @@ class Detectability(BaseModel):
 class ReportItem(BaseModel):
     """What was found in the training data, and what the model will find."""
 
-    choice: Annotated[ChoiceItem | None, Field(description="null where the user named the detector.")]
+    choice: Annotated[
+        ChoiceItem | None, Field(description="null where the request named the detector or had the default.")
+    ]
     period: Annotated[PeriodItem | None, Field(description="null where nothing comes back.")]
     context_points: Annotated[Count, Field(description="Points before a point that the model needs to judge it.")]
     false_alarm_rate: Annotated[Share, Field(description="Share of normal points that are flagged, by the budget.")]

@@ -7,20 +7,15 @@ from typing_extensions import override
 
 from app.detectors.base import Detector, DetectorParams, Verdicts
 from app.detectors.calibrated import CalibratedDetector
-from app.detectors.ensemble import Ensemble, EnsembleParams
-from app.detectors.in_view import LEVEL, POINTS, SHAPE, Member, member_scores, standing_out, widened
-from app.detectors.joins import find_cycle_points
+from app.detectors.in_view import LEVEL, POINTS, SHAPE, Member, member_scores, standing_out
 from app.detectors.judging import Assessment, CalibratedParams
 from app.detectors.mean_std import MeanStd, MeanStdParams
 from app.detectors.robust_z import RobustZ
-from app.detectors.units import Unit
+from app.detectors.subsequence_knn import SubsequenceKnn, SubsequenceKnnParams
 from app.series import FloatArray, Series
 
 _A_HANDFUL = 20
 _FEWEST_POINTS = 256
-_POINTS_A_HOLD = 250
-_HOLDS = (2, 7)
-_HOLDS_OF_A_CYCLE = (2, 20)
 
 _SHORT = (Member(8, LEVEL, 5), Member(16, LEVEL, 5))
 _MIDDLE = tuple(Member(length, metric, 5) for length in (32, 64) for metric in (LEVEL, SHAPE))
@@ -29,9 +24,9 @@ _WIDE = (Member(512, LEVEL, 5), Member(512, SHAPE, 5))
 _POINTWISE = tuple(Member(length, POINTS, 5) for length in (128, 256, 512))
 _DISCORD = tuple(Member(length, SHAPE, 1) for length in (32, 64, 128))
 
-_SLOW = ((_SHORT, _POINTWISE, _MIDDLE), 13)
-"""For a period of more than 512 points, which anomalies are short against; and how many points a score is held over."""
-_OTHER = ((_DISCORD, _MIDDLE, _LONG, _WIDE), 13)
+_SLOW = (_SHORT, _POINTWISE, _MIDDLE)
+"""For a period of more than 512 points, which anomalies are short against."""
+_OTHER = (_DISCORD, _MIDDLE, _LONG, _WIDE)
 """For beats and shapes that return sooner, or for no clear period."""
 
 _SLOWER_THAN = 512
@@ -60,6 +55,7 @@ class Auto(CalibratedDetector):
 
     name: ClassVar[str] = "auto"
     is_sided: ClassVar[bool] = False
+    widened_points: ClassVar[int] = 13
 
     @override
     @classmethod
@@ -67,9 +63,7 @@ class Auto(CalibratedDetector):
         shared = params.model_dump()
         if len(history) < _A_HANDFUL:
             return MeanStd.fit(history, MeanStdParams(**shared))
-        low, high = _HOLDS_OF_A_CYCLE if find_cycle_points(Unit.of(history.values).standard(history.values)) else _HOLDS
-        hold = min(max(len(history) // _POINTS_A_HOLD, low), high)
-        return Ensemble.fit(history, EnsembleParams(hold_points=hold, **shared))
+        return SubsequenceKnn.fit(history, SubsequenceKnnParams(**shared))
 
     @override
     @classmethod
@@ -86,7 +80,7 @@ class Auto(CalibratedDetector):
     def assess_in_view(cls, series: Series, params: DetectorParams) -> Assessment:
         from app.detectors.kernels_joins import on_grid
 
-        groups, points = _choose(series.values)
+        groups = _choose(series.values)
         fitting = [[m for m in group if m.length * _FEWEST_WINDOWS <= len(series)] for group in groups]
         if len(fitting[-1]) < len(groups[-1]):  # too short a series for the longest windows
             fitting = [list(_SHORT), *fitting]
@@ -96,10 +90,10 @@ class Auto(CalibratedDetector):
         scores, expected = member_scores(on_grid(_by_deviation(series.values)), members)
         loud = np.square(standing_out(scores))
         weights = shares * np.exp(_TRUST * _trust(scores, shares @ loud))
-        return Assessment.of_distances(series.values, expected, widened(np.sqrt(weights @ loud), points))
+        return Assessment.of_distances(series.values, expected, np.sqrt(weights @ loud))
 
 
-def _choose(values: FloatArray) -> tuple[tuple[tuple[Member, ...], ...], int]:
+def _choose(values: FloatArray) -> tuple[tuple[Member, ...], ...]:
     period, clear = find_long_period(values)
     return _SLOW if clear > _CLEAR and period > _SLOWER_THAN else _OTHER
 

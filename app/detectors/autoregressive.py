@@ -35,7 +35,7 @@ class Autoregressive(CalibratedDetector):
     Source: G. E. P. Box, G. M. Jenkins, Time Series Analysis: Forecasting and Control, 1970 (the model); P. J. Huber,
     Robust Regression: Asymptotics, Conjectures and Monte Carlo, Annals of Statistics 1, 1973 (the fit); R. D. Martin,
     D. J. Thomson, Robust-Resistant Spectrum Estimation, Proceedings of the IEEE 70, 1982 (the cleaning). Cost: O(n p^2)
-    to fit, 100 to 400 ms for 10,000 points, 30 to 80 microseconds a point. Finds: spikes, dips, the beginnings of level
+    to fit, 100 ms for 10,000 points, 30 to 80 microseconds a point. Finds: spikes, dips, the beginnings of level
     shifts, changes of rhythm, even small ones in smooth series. Misses: slow changes, and how long a shift lasts, as it
     follows; gaps and irregular sampling, which it does not see.
     """

@@ -46,6 +46,8 @@ class CalibratedDetector(Detector):
     """Whether the deviation of a point is one of its value, and so has a side."""
     expects_time: ClassVar[bool] = False
     """Whether what is expected depends on the time."""
+    widened_points: ClassVar[int] = 1
+    """For how many points around it the deviation of a point counts where all are in view; for one without a side."""
     names_kinds: ClassVar[bool] = False
     """Whether it says itself of what kind an anomaly is, by `own_kinds`."""
 
@@ -171,16 +173,22 @@ class CalibratedDetector(Detector):
         assert isinstance(params, CalibratedParams)
         unit = Unit.of(series.values)
         standard = unit.series(series)
-        assessed = cls.assess_in_view(standard, params)
+        assessed = of_normal = cls.assess_in_view(standard, params)
         set_aside = cls._find_gross_values(standard)
-        normal, of_normal = _bridged(standard, set_aside), assessed
-        if set_aside.any():
+        normal = _bridged(standard, set_aside)
+        if set_aside.any():  # the points around a spike are judged without it, or it would make all of them odd
             of_normal = cls.assess_in_view(normal, params)
+            assessed = Assessment(*(np.where(set_aside, *pair) for pair in zip(assessed, of_normal, strict=True)))
         gross = cls._find_gross(normal, of_normal)
         if gross.any():
             set_aside |= gross
             normal = cls._mended(normal, of_normal, gross)
             of_normal = cls.assess_in_view(normal, params)
+        if cls.widened_points > 1:
+            assessed, of_normal = (
+                each.widened(whole.values, cls.widened_points)
+                for each, whole in ((assessed, standard), (of_normal, normal))
+            )
         calibration = cls._calibration(normal, of_normal, set_aside)
         rate = params.rate(usual_interval_s(series.timestamps_s))
         judge = cls._make_judge(params, unit, calibration, rate, kinds.longest_run(series.values))

@@ -14,8 +14,6 @@ others, Anomaly Detection in Streams with Extreme Value Theory, KDD 2017 (its us
 
 import math
 from dataclasses import dataclass
-from functools import cache
-from statistics import NormalDist
 from typing import Self
 
 import numpy as np
@@ -36,7 +34,6 @@ _TIED_SCALE = 0.05
 _SHAPES = (-2.0, 0.9)
 _NEGLIGIBLE = 1e-9
 _STEP = 1e-13
-_NORMAL_END = 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,16 +114,6 @@ def _strictly_rising(curve: FloatArray) -> FloatArray:
     step = _STEP * max(float(np.abs(curve).max()), 1.0)
     rising: FloatArray = np.maximum.accumulate(curve) + step * np.arange(len(curve))
     return rising
-
-
-@cache
-def normal_calibration(*, is_sided: bool) -> Calibration:
-    """That of the standard normal distribution."""
-    quantile, sides = NormalDist().inv_cdf, 1 if is_sided else 2
-    curve = np.array(
-        [-quantile(math.exp(level) / sides) if level or not is_sided else -_NORMAL_END for level in LEVELS]
-    )
-    return Calibration(curve, curve, is_sided=is_sided)
 
 
 def _fit_tail(exceedances: FloatArray) -> tuple[float, float]:

@@ -40,7 +40,7 @@ class Changepoint(CalibratedDetector):
     Source: E. S. Page, Continuous Inspection Schemes, Biometrika 41, 1954; T. L. Lai, Sequential Changepoint Detection
     in Quality Control and Dynamical Systems, JRSS B 57, 1995 (moving windows of several lengths); C. Inclan, G. C.
     Tiao, Use of Cumulative Sums of Squares for Retrospective Detection of Changes of Variance, JASA 89, 1994. Cost:
-    O(n) to fit, 300 ms for 10,000 points, 70 microseconds a point, 3 kB of state. Finds: level shifts of one usual
+    O(n) to fit, 100 ms for 10,000 points, 70 microseconds a point, 3 kB of state. Finds: level shifts of one usual
     deviation within some twenty points and as long as they last, changes of variance, flatlines. Misses: shifts of
     series that wander anyway, but for their first point; changes of shape or season.
     """

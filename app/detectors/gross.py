@@ -16,7 +16,8 @@ _FEW, _POINTS_A_STRETCH = 5, 200
 _JUST_BELOW = 2.0 / 3.0
 _MOST_APART, _FEWEST_APART = 0.025, 6
 _GAP, _RARE_GAP, _WIDER = 0.2, 5.0, 2.0
-_SPIKE_POINTS, _MOST_OTHERS, _REGULAR = 2, 0.1, 0.3
+_SPIKE_POINTS, _MOST_OTHERS = 2, 0.1
+_TO_COMPARE, _MOSTLY = 500, 0.6
 _NEAR, _MOST_STEPS = 5, 0.5
 _NEGLIGIBLE = 1e-9
 
@@ -102,13 +103,26 @@ def _gap_in_tail(distances: FloatArray) -> float:
 def _are_spikes(values: FloatArray, chosen: NDArray[np.bool_]) -> bool:
     """Whether nearly all stretches of these points are two points at most, after which all is as before; at odd times.
 
-    What comes at regular times is normal.
+    What comes at regular times is normal, and so is a second state of what else stands still.
     """
+    quarter, three_quarters = quantiles(values, 0.25, 0.75)
+    if quarter == three_quarters:
+        return False
     starts, ends = stretches = _edges(chosen)
     others = (ends - starts > _SPIKE_POINTS) | _are_steps(values, stretches)
-    waits = np.diff(starts)
-    is_odd = bool(waits.std() > _REGULAR * waits.mean()) if len(waits) else False
-    return len(starts) >= _FEWEST_APART and float(others.mean()) <= _MOST_OTHERS and is_odd
+    return (
+        len(starts) >= _FEWEST_APART and float(others.mean()) <= _MOST_OTHERS and not _come_again(starts, len(values))
+    )
+
+
+def _come_again(starts: NDArray[np.intp], n: int) -> bool:
+    """Whether most that could are followed by another after the same time, give or take a point: by a period."""
+    some = starts[:_TO_COMPARE]
+    lags = (some[None, :] - some[:, None])[np.triu_indices(len(some), 1)]
+    longest = (min(n, int(some[-1]) + 1) - int(some[0])) // 2
+    followed = np.convolve(np.bincount(lags, minlength=longest + 2), np.ones(3), "same")[2 : longest + 1]
+    could_be = np.searchsorted(some, some[-1] - np.arange(2, longest + 1), side="right")
+    return bool(np.any(followed > _MOSTLY * could_be))
 
 
 def _are_steps(values: FloatArray, stretches: Stretches) -> NDArray[np.bool_]:

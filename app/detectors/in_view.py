@@ -59,14 +59,6 @@ def standing_out(scores: FloatArray) -> FloatArray:
     return out
 
 
-def widened(scores: FloatArray, points: int) -> FloatArray:
-    """The largest within so many points, an odd number, around each."""
-    from scipy.ndimage import maximum_filter1d
-
-    found: FloatArray = maximum_filter1d(scores, points, mode="nearest")
-    return found
-
-
 def _scores_of_length(
     values: FloatArray, length: int, members: Sequence[Member]
 ) -> tuple[dict[Member, FloatArray], FloatArray]:

@@ -11,7 +11,7 @@ LEVEL_SHARES = np.array([0.3, 0.0])
 """The share of the squared difference of the means, for each of the two metrics: level and shape."""
 
 _FLOOR = 0.5
-"""What is added to a window's deviation, in those of the series, before the metric of shape divides by it."""
+"""The deviation, in those of the series, that the metric of shape adds to a window's own before it divides by it."""
 _SHORTEST_BLOCK = 16
 _LARGEST_LAG = 400
 _HIGHER = 0.05

@@ -65,6 +65,13 @@ class Assessment(NamedTuple):
         """How far the values are from what was expected, signed; NaN where nothing was."""
         return (values - self.expected) / self.scale
 
+    def widened(self, values: FloatArray, points: int) -> "Assessment":
+        """With the largest distance within so many points, an odd number, around each."""
+        from scipy.ndimage import maximum_filter1d
+
+        distances = maximum_filter1d(np.abs(self.deviations(values)), points, mode="nearest")
+        return Assessment.of_distances(values, self.expected, distances)
+
     @classmethod
     def of_distances(cls, values: FloatArray, expected: FloatArray, distances: FloatArray) -> Self:
         """For detectors that judge a stretch, and not the value alone: deviations are the `distances`, at least 0.

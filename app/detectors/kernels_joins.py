@@ -52,7 +52,7 @@ def moments(x: FloatArray, m: int) -> FloatArray:
 
 @numba.njit(cache=True, nogil=True)
 def weighted(x: FloatArray, jumps: FloatArray, m: int, floor: float) -> FloatArray:
-    """Of each window of m points, in spreads: mean, variance, variance * w * w, 1 and w = 1 / (deviation + floor).
+    """Of each window of m points, in spreads: mean, variance, variance * w * w, 1 and w = 1 / sqrt(variance + floor^2).
 
     jumps: how much higher the newest point of each window is than x has it, on the grid. Shape (5, n - m + 1).
     """
@@ -70,7 +70,7 @@ def weighted(x: FloatArray, jumps: FloatArray, m: int, floor: float) -> FloatArr
         own = total + risen
         mean = own / m
         variance = max((squares + risen * risen - own * mean) / m, 0.0) / (GRID * GRID)
-        weight = 1.0 / (np.sqrt(variance) + floor)
+        weight = 1.0 / np.sqrt(variance + floor * floor)
         out[0, i] = mean / GRID
         out[1, i] = variance
         out[2, i] = variance * weight * weight

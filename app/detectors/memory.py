@@ -17,9 +17,9 @@ from app.series import FloatArray
 
 _MOST_LEVEL_POINTS = 256
 _MOST_ORDER = 32
-_SHARE = 8
+_LEVEL_SHARE, _ORDER_SHARE = 4, 8
 _CLIP = 50.0
-_USUAL_SHARE = 0.999
+_USUAL_SHARE, _FAR_FACTOR = 0.999, 1.5
 _SMALLEST = 1e-6
 
 
@@ -50,13 +50,16 @@ def learn_memory(values: FloatArray) -> State:
     n = len(values)
     deviation = max(float(np.clip(values, -_CLIP, _CLIP).std()), _SMALLEST)
     own = values / deviation
-    points = min(_MOST_LEVEL_POINTS, n // _SHARE)
+    points = min(_MOST_LEVEL_POINTS, n // _LEVEL_SHARE)
     levels = _levels(own, points) if points else own
-    order = min(_MOST_ORDER, n // _SHARE)
+    order = min(_MOST_ORDER, n // _ORDER_SHARE)
     learnt = {"deviation": np.array(deviation), "level_points": np.array(float(points))}
     learnt = {**learnt, "levels": np.array([levels.min(), levels.max()]), **learn_expected(own, order + 1, 1.0)}
     off = np.abs(own[order:] - expect(own, learnt))
-    return {**learnt, "farthest": np.array(max(farthest_usual(off), float(np.quantile(off, _USUAL_SHARE))))}
+    return {
+        **learnt,
+        "farthest": np.array(max(farthest_usual(off), _FAR_FACTOR * float(np.quantile(off, _USUAL_SHARE)))),
+    }
 
 
 def points_forgotten(learnt: State) -> int:

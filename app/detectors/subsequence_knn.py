@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from app.detectors.base import DetectorParams, State
 from app.detectors.comparisons import FORECASTS, Comparison, Rows, compare
-from app.detectors.in_view import LEVEL, SHAPE, Member, member_scores, standing_out, widened
+from app.detectors.in_view import LEVEL, SHAPE, Member, member_scores, standing_out
 from app.detectors.joins import find_cycle_points
 from app.detectors.judging import Assessment, CalibratedParams
 from app.detectors.lookahead import LookaheadDetector
@@ -80,6 +80,7 @@ class SubsequenceKnn(LookaheadDetector):
     name: ClassVar[str] = "subsequence_knn"
     Params: ClassVar[type[DetectorParams]] = SubsequenceKnnParams
     is_sided: ClassVar[bool] = False
+    widened_points: ClassVar[int] = 13
 
     @override
     @classmethod
@@ -120,8 +121,7 @@ class SubsequenceKnn(LookaheadDetector):
         members = tuple(Member(length, metric, neighbor) for length in lengths for metric in (LEVEL, SHAPE))
         scores, expected = member_scores(on_grid(series.values), members)
         total = np.square(standing_out(scores)).sum(axis=0)
-        distances = widened(np.sqrt(total), 2 * lengths[0] - 1)
-        return Assessment.of_distances(series.values, expected, distances)
+        return Assessment.of_distances(series.values, expected, np.sqrt(total))
 
     @override
     @staticmethod

@@ -24,7 +24,7 @@ from app.series import FloatArray, Series
 LONGEST = 256
 _SHORTEST_SEASON = 8
 _WITHOUT_SEASON = 16
-_PART_OF_SEASON = 64
+_PART_OF_SEASON = 32
 _LEVEL_SHARE = 0.3
 _WANDERS = 1.0
 _BLOCKS = 8
@@ -47,7 +47,7 @@ class WindowParams(CalibratedParams):
         None,
         ge=1,
         le=LONGEST,
-        description="Points that are judged together; by default a period of the series, 64 if that is longer "
+        description="Points that are judged together; by default a period of the series, 32 if that is longer "
         "than 256, 16 if it has none.",
     )
 

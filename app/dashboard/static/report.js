@@ -72,7 +72,7 @@ function expectations(report) {
 
 function why(detector, choice) {
   if (choice === null) {
-    return [node("p", {}, node("strong", {}, detector), " was asked for.")];
+    return [node("p", {}, node("strong", {}, detector), ", as the request has it or by default.")];
   }
   const children = [node("p", {}, choice.reason)];
   if (choice.candidates.length > 0) {
