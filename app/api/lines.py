@@ -11,7 +11,7 @@ from app.api.bodies import PredictBody
 from app.api.queries import PredictQuery
 from app.api.streams import Line
 from app.config import Settings
-from app.detectors import DEFAULT_DETECTOR, choose_detector
+from app.detectors import DETECTOR_OF_MANY, choose_detector
 from app.detectors.base import Detector, DetectorParams
 from app.errors import BodyTooLarge, Fault, InvalidInput, TidemarkError
 from app.registry import ModelRegistry
@@ -56,7 +56,7 @@ class FitDefaults(NamedTuple):
     """The detector of a line that has parameters and names none."""
 
 
-def parse_defaults(query: Sequence[tuple[str, str]], default: str = DEFAULT_DETECTOR) -> FitDefaults:
+def parse_defaults(query: Sequence[tuple[str, str]], default: str = DETECTOR_OF_MANY) -> FitDefaults:
     """The detector that a query names, or else `default`. Raises InvalidInput."""
     faults = [
         Fault(f"/{name}", "is no parameter of this route: it takes detector and params", "query")

@@ -29,10 +29,15 @@ DETECTORS: Mapping[str, str] = {
 }
 """Where each detector lives; imported when it is first used."""
 
-DEFAULT_DETECTOR = "mean_std"
+DEFAULT_DETECTOR = "auto"
 """Of a fit."""
+DETECTOR_OF_MANY = "mean_std"
+"""Of a bulk fit: a choice takes about a second a series, which is days for a million of them."""
 DETECTOR_IN_VIEW = "auto"
 """Of a detection with all points in view."""
+
+
+_OF_THE_BASELINE = "k"
 
 
 def find_detector(name: str) -> type[Detector]:
@@ -45,9 +50,12 @@ def find_detector(name: str) -> type[Detector]:
 def choose_detector(name: object, params: object, faults: list[Fault]) -> tuple[type[Detector], DetectorParams] | None:
     """The detector and its parameters as a request names them; None stands for the default of each.
 
+    Parameters with a `k` are those of the baseline, whose name may be left out.
+
     Appends to `faults` and gives None where there is no such detector or a parameter is out of range.
     """
-    name = DEFAULT_DETECTOR if name is None else name
+    if name is None:
+        name = "mean_std" if isinstance(params, dict) and _OF_THE_BASELINE in params else DEFAULT_DETECTOR
     if not isinstance(name, str) or name not in DETECTORS:
         faults.append(Fault("/detector", f"must be one of {', '.join(DETECTORS)}"))
         return None

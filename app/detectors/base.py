@@ -163,7 +163,7 @@ class Detector(ABC):
         """A detector fitted to `history`; raises nothing for any history that `parse_history` accepts."""
 
     @classmethod
-    def fit_within(cls, history: Series, params: DetectorParams, budget_s: float) -> Fitted:
+    def fit_within(cls, history: Series, params: DetectorParams, budget_s: float) -> Fitted:  # noqa: ARG003
         """As `fit`, for those that choose in about `budget_s` seconds, and with what the choice went by."""
         return Fitted(cls.fit(history, params), None)
 

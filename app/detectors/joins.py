@@ -111,7 +111,7 @@ def find_cycle_points(values: FloatArray) -> int:
 
 
 def _windows_of(values: FloatArray, jumps: FloatArray, length: int) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Of the windows: means, shape (windows,); what each metric makes of their variance, and its weight: (2, windows)."""
+    """Their means, shape (windows,), and what each metric makes of their variance, and its weight: (2, windows)."""
     from app.detectors.kernels_joins import weighted
 
     of_windows = weighted(values, jumps, length, _FLOOR)

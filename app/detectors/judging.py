@@ -20,6 +20,7 @@ WEEK_S = 604_800.0
 _SMALLEST_RATE = 1e-12
 _HAIR = 1e-6
 _SMALLEST_THRESHOLD = 1e-9
+_HIGHEST_SCORE = 1e30
 
 
 class CalibratedParams(DetectorParams):
@@ -188,7 +189,10 @@ class Judge:
         if params.direction != "both":
             score = np.where(off > 0 if params.direction == "above" else off < 0, score, 0.0)
         least = np.maximum(params.min_dev_from_expected, params.min_rel_dev_from_expected * np.abs(expected))
-        scores: FloatArray = np.where(np.abs(off) < least, np.minimum(score, 1.0), score)
+        score = np.where(np.abs(off) < least, np.minimum(score, 1.0), score)
+        # Points that count with the same distance get the same score, whatever the last bits of it.
+        rounded = np.minimum(score, _HIGHEST_SCORE).astype(np.float32).astype(np.float64)
+        scores: FloatArray = np.where(score > 1.0, np.maximum(rounded, bands.JUST_ABOVE_1), np.minimum(rounded, 1.0))
         return scores
 
     def _width(self, expected: FloatArray, scale: FloatArray, threshold: float) -> FloatArray:

@@ -138,15 +138,18 @@ def left_out_scores(
     """
     params, state = detector.params, detector.state
     scores = np.full(len(standard), np.nan)
-    for place, lookahead in reversed(list(enumerate(assessed))):
+    places = state["lookaheads"].astype(int).tolist()
+    for lookahead in reversed(list(assessed)):
         if lookahead > lookahead_points:
             continue
+        # What is set aside may change the plan of a fit, and so the numbers of points that make a difference.
+        place = max(index for index, points in enumerate(places) if points <= lookahead)
         calibration = Calibration(state["below"][place], state["above"][place], is_sided=detector.is_sided)
         below, above = calibration.thresholds(params.rate(detector.interval_s), params.direction)
         deviations = assessed[lookahead].deviations(standard.values)
         thresholds = np.maximum(np.where(deviations > 0, above, below), _SMALLEST_THRESHOLD)
         scores = np.where(np.isnan(scores), np.abs(deviations) / thresholds, scores)
-    known: Floats = np.nan_to_num(scores)
+    known: Floats = np.nan_to_num(scores).astype(np.float32).astype(np.float64)  # ties as those of verdicts
     return known
 
 

@@ -21,7 +21,7 @@ from app.api.lines import Asked, FitDefaults
 from app.api.streams import Spool, StreamedAnswer, batches_of_lines, open_lines
 from app.bootstrap import Services
 from app.config import Settings
-from app.detectors import DEFAULT_DETECTOR
+from app.detectors import DETECTOR_OF_MANY
 from app.series_batch import SeriesBatch
 from app.services.training import FitJob, Prepared, TrainingService
 
@@ -47,7 +47,7 @@ def router(services: Services) -> APIRouter:
         responses=stream_answer("A line for each series, with its version or its faults.", formats.NDJSON)
         | BULK_FITTING,
         openapi_extra={
-            "parameters": [detector_parameter(DEFAULT_DETECTOR), PARAMS_PARAMETER],
+            "parameters": [detector_parameter(DETECTOR_OF_MANY), PARAMS_PARAMETER],
             "requestBody": stream_body(FIT_LINE, formats.ARROW, formats.PARQUET),
         },
     )
