@@ -43,8 +43,8 @@ class Auto(CalibratedDetector):
     """The detector, or the ensemble of them, that suits a series. It is none itself: a fit makes one of the others.
 
     With fewer than 20 points, `mean_std`, with fewer than 100, `robust_z`. Else those that suit the history are fitted
-    to the first four fifths of it and tried on anomalies injected into the rest: `subsequence_knn` is taken, or what finds
-    clearly more, within a budget of seconds. With all points in view, the distances of windows of several lengths,
+    to the first four fifths of it and tried on anomalies injected into the rest: `subsequence_knn` is taken, or what
+    finds clearly more, within a budget of seconds. With all points in view, the distances of windows of several lengths,
     chosen by whether the series has a slow period or not, and weighted by how far each agrees with all of them together
     and how clearly its first event stands out.
 

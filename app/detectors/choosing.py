@@ -9,6 +9,7 @@ from app.detectors import find_detector
 from app.detectors.base import Candidate, Choice, Detector, Fitted
 from app.detectors.periods import find_period_points
 from app.detectors.trials import try_out
+from app.detectors.units import Unit
 from app.series import FloatArray, Series
 
 A_HANDFUL = 20
@@ -33,7 +34,7 @@ class _Traits(NamedTuple):
 
     @classmethod
     def of(cls, history: Series) -> "_Traits":
-        return cls(len(history), find_period_points(history), _drifts(history.values))
+        return cls(len(history), find_period_points(history), _drifts(Unit.of(history.values).standard(history.values)))
 
     def __str__(self) -> str:
         period = f"a period of {self.period_points} points" if self.period_points else "no period"
