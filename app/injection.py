@@ -48,6 +48,12 @@ def noise_std(values: FloatArray, period_points: int | None = None) -> float:
     - It is at least 1 % of that deviation, so that 3 sigma are visible in a smooth series without noise.
     - In a constant series it is 1 % of the value, and 1 where that is 0.
     """
+    exponent = math.frexp(float(np.abs(values).max()))[1]
+    return math.ldexp(_noise_std(np.ldexp(values, -exponent), period_points), exponent)
+
+
+def _noise_std(values: FloatArray, period_points: int | None) -> float:
+    """The same for values that are at most 1."""
     spread = float(values.std())
     level = float(np.abs(values).max())
     if spread <= _ROUNDING * level:

@@ -35,12 +35,12 @@ def in_chromium(test: Callable[..., None]) -> Callable[..., None]:
 
 
 def fit(client: httpx.Client, series_id: str, points: int, spikes: int, **options: object) -> dict[str, object]:
-    """A daily season with as many spikes, far outside the band, at least 10 points apart."""
+    """A daily season with as many spikes, far outside the band, at least 10 points apart; a `mean_std` by default."""
     seconds = np.arange(points) * STEP_S
     values = 20 + 3 * np.sin(2 * np.pi * seconds / 86_400) + np.random.default_rng(points).normal(0, 0.4, points)
     if spikes:
         values[np.arange(1, spikes + 1) * (points // (spikes + 1))] += np.where(np.arange(spikes) % 2, -60, 60)
-    body = {"timestamps": START_S + seconds, "values": values, **options}
+    body = {"timestamps": START_S + seconds, "values": values, "detector": "mean_std", **options}
     answer = client.post(f"/fit/{series_id}", content=orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY))
     assert answer.status_code == 200, answer.text
     return answer.json()

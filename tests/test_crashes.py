@@ -132,7 +132,8 @@ def test_every_acknowledged_fit_of_a_server_killed_under_load_is_there_afterward
                 # small bodies go the common way, large ones by themselves; four threads share a series
                 points = 4 if n % 3 else 1500
                 offset = float(worker * 10_000 + n)
-                body = {"timestamps": list(range(points)), "values": [offset + i % 2 for i in range(points)]}
+                values = [offset + i % 2 for i in range(points)]
+                body = {"timestamps": list(range(points)), "values": values, "detector": "mean_std"}
                 series_id = f"s{worker % 2}"
                 try:
                     answer = client.post(f"/fit/{series_id}", json=body)

@@ -230,9 +230,14 @@ def test_null_stands_for_the_default_detector_and_parameters(client: httpx.Clien
         ({"params": {"k": True}}, "/params/k", "number"),
         ({"params": {"k": None}}, "/params/k", "number"),
         ({"params": {"direction": "up"}}, "/params/direction", "above"),
-        ({"params": {"sigma": 3}}, "/params/sigma", "k, direction"),
-        ({"params": [3]}, "/params", "k, direction"),
-        ({"params": 3}, "/params", "k, direction"),
+        ({"params": {"sigma": 3}}, "/params/sigma", "are: direction"),
+        ({"params": [3]}, "/params", "are: direction"),
+        ({"params": 3}, "/params", "are: direction"),
+        ({"params": {"k": 3, "sigma": 3}}, "/params/sigma", "k, direction"),
+        ({"detector": "mean_std", "params": {"sigma": 3}}, "/params/sigma", "k, direction"),
+        ({"detector": "mean_std", "params": [3]}, "/params", "k, direction"),
+        ({"detector": "mean_std", "params": 3}, "/params", "k, direction"),
+        ({"detector": "auto", "params": {"k": 3}}, "/params/k", "are: direction"),
     ],
     ids=str,
 )
@@ -395,7 +400,7 @@ def test_a_body_is_the_same_however_its_json_is_laid_out(client: httpx.Client, s
         json.dumps(FOUR_POINTS, indent=4),
         json.dumps(dict(reversed(FOUR_POINTS.items()))),
         '{"values":[10,1.05e1,9.50,10.0],"timestamps":[1705000000,1705000001.0,"1705000002","2024-01-11T19:06:43Z"]}',
-        json.dumps(FOUR_POINTS | {"detector": "mean_std", "params": {"direction": "both", "k": 3}}),
+        json.dumps(FOUR_POINTS | {"detector": "auto", "params": {"direction": "both", "seed": 0}}),
     ]
     for layout in layouts:
         answer = client.post(f"/fit/{series_id}", content=layout, headers={"Idempotency-Key": "k1"})

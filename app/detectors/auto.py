@@ -40,13 +40,13 @@ _NEGLIGIBLE = 1e-9
 
 
 class Auto(CalibratedDetector):
-    """The detector, or the ensemble of them, that suits a series. It is none itself: a fit makes one of the others.
+    """The detector that suits a series. It is none itself: a fit makes one of the others.
 
     With fewer than 20 points, `mean_std`, with fewer than 100, `robust_z`. Else those that suit the history are fitted
     to the first four fifths of it and tried on anomalies injected into the rest: `subsequence_knn` is taken, or what
-    finds clearly more, within a budget of seconds. With all points in view, the distances of windows of several lengths,
-    chosen by whether the series has a slow period or not, and weighted by how far each agrees with all of them together
-    and how clearly its first event stands out.
+    finds clearly more, within a budget of seconds. With all points in view, the distances of windows of several
+    lengths, chosen by whether the series has a slow period or not, and weighted by how far each agrees with all of
+    them together and how clearly its first event stands out.
 
     Source: the weights, in the manner of Y. Zhao and others, LSCP, SDM 2019 (agreement with a pseudo ground truth).
     Cost: at most about 4 s to fit, `FIT_BUDGET_S`, to the last 100,000 points; then that of what it chose. Finds: what

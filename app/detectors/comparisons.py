@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from app.detectors.joins import Joined, followed, join_with, mean_distance
+from app.detectors.joins import Joined, followed, join_with
 from app.detectors.memory import Remembered
 from app.series import FloatArray
 
@@ -28,6 +28,13 @@ class Comparison(NamedTuple):
     def smoothed_points(self) -> int:
         """Forecasts that count for a point, its own included."""
         return 2 * self.span_points
+
+    @property
+    def weights(self) -> FloatArray:
+        """Of these forecasts, the newest first."""
+        weights = (1.0 - 1.0 / self.span_points) ** np.arange(self.smoothed_points)
+        shares: FloatArray = weights / weights.sum()
+        return shares
 
     @property
     def first_scored(self) -> int:
@@ -68,44 +75,57 @@ def compare(
     comparison: Comparison, remembered: Remembered, reference: FloatArray, *, look: int, is_history: bool = False
 ) -> Rows:
     """The rows of the remembered points from `first_scored` on. is_history: they are the reference themselves."""
-    from app.detectors.kernels_joins import GRID
+    from app.detectors.kernels_joins import GRID, smoothed
 
     n = len(remembered.kept) - comparison.first_scored
     if n <= 0:
         nothing = np.zeros((len(comparison.covered), 0))
         return Rows(nothing, nothing, np.zeros(0, np.bool_), nothing[:2])
-    smoothed = n + comparison.smoothed_points - 1
     own: list[FloatArray] = []
     as_came: list[FloatArray] = []
-    forecast = np.zeros(smoothed)
+    forecast = np.zeros(0)
     for length in comparison.windows:
         is_forecast = length == comparison.forecast_window
         seen = remembered.last(n + length - 1 + (comparison.smoothed_points if is_forecast else 0))
-        windows = _Windows(seen, reference, length, max(comparison.neighbors, FORECASTS), is_history)
+        windows = _Windows(seen, reference, length, max(comparison.neighbors, FORECASTS), n, is_history)
         joined = windows.joined()
-        for rows, found in ((own, joined), (as_came, windows.as_came(joined) if look else joined)):
-            rows.extend(mean_distance(squares[len(squares) - n :, : comparison.neighbors]) for squares in found.squares)
+        own += windows.distances(joined, comparison.neighbors)
+        if look:
+            as_came += windows.distances(windows.as_came(joined), comparison.neighbors)
         if is_forecast:
-            nearest = windows.kept(joined)
-            nearest = Joined(nearest.squares[:, :, :FORECASTS], nearest.places[:, :, :FORECASTS])
-            forecast = np.nan_to_num(followed(nearest, seen.kept, reference, length)[:-1])  # the last has not come
-    last = remembered.last(smoothed)
+            forecast = windows.forecast(joined)
+    last = remembered.last(len(forecast))
     for expected in (forecast, last.expected):
-        off, off_kept = (np.nan_to_num(np.abs(values / GRID - expected)) for values in (last.came, last.kept))
-        own.append(_smoothed(off, off_kept, comparison))
-        as_came.append(_smoothed(off, off, comparison))
-    expected = np.stack((forecast, np.nan_to_num(last.expected)))[:, smoothed - n :]
-    return Rows(np.stack(own), np.stack(as_came), last.jumps[smoothed - n :] != 0, expected)
+        off, off_kept = (np.abs(values / GRID - expected) for values in (last.came, last.kept))
+        own.append(smoothed(off, off_kept, comparison.weights))
+        if look:
+            as_came.append(smoothed(off, off, comparison.weights))
+    stacked = np.stack(own)
+    expected = np.stack((forecast, last.expected))[:, len(forecast) - n :]
+    return Rows(stacked, np.stack(as_came) if look else stacked, last.last(n).jumps != 0, np.nan_to_num(expected))
 
 
 class _Windows(NamedTuple):
-    """The windows of one length in remembered points, against those of a reference."""
+    """The windows of one length in remembered points, against those of a reference; n of them are asked for."""
 
     seen: Remembered
     reference: FloatArray
     length: int
     neighbors: int
+    n: int
     is_history: bool
+
+    def distances(self, joined: Joined, neighbors: int) -> list[FloatArray]:
+        """Of the last n windows, by level and by shape: the mean over so many neighbours."""
+        from app.detectors.kernels_joins import mean_distance
+
+        return [mean_distance(squares[len(squares) - self.n :], neighbors) for squares in joined.squares]
+
+    def forecast(self, joined: Joined) -> FloatArray:
+        """What the nearest windows make expected of the points that follow each window but the last."""
+        nearest = self.kept(joined)
+        nearest = Joined(nearest.squares[:, :, :FORECASTS], nearest.places[:, :, :FORECASTS])
+        return followed(nearest, self.seen.kept, self.reference, self.length)[:-1]
 
     def joined(self) -> Joined:
         """With the newest point of each as it came, and the others as they are remembered."""
@@ -135,18 +155,10 @@ class _Windows(NamedTuple):
     def _join(self, values: FloatArray, jumps: FloatArray | None, start: int) -> Joined:
         """The windows of values that begin with point `start` of those that are seen."""
         within = len(self.reference) - len(self.seen.kept) + start if self.is_history else None
-        return join_with(values, self.reference, self.length, self.neighbors, jumps=jumps, within=within)
-
-
-def _smoothed(newest: FloatArray, before: FloatArray, comparison: Comparison) -> FloatArray:
-    """The weighted mean of each of the newest and of those before it: fewer by `smoothed_points` - 1."""
-    n = len(newest) - comparison.smoothed_points + 1
-    weights = (1.0 - 1.0 / comparison.span_points) ** np.arange(comparison.smoothed_points)
-    total = np.zeros(n)
-    for back, weight in enumerate((weights / weights.sum()).tolist()):
-        start = comparison.smoothed_points - 1 - back
-        total += weight * (newest if back == 0 else before)[start : start + n]
-    return total
+        shape_from = max(len(self.seen.kept) - self.length + 1 - self.n - start, 0)
+        return join_with(
+            values, self.reference, self.length, self.neighbors, jumps=jumps, within=within, shape_from=shape_from
+        )
 
 
 def _mean_ahead(scores: FloatArray, points: int, n: int) -> FloatArray:

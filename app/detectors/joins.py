@@ -36,11 +36,13 @@ def join_with(
     *,
     jumps: FloatArray | None = None,
     within: int | None = None,
+    shape_from: int = 0,
 ) -> Joined:
     """The nearest windows in the reference of each window in values, both on the grid and at least that long.
 
     jumps: how much higher the newest point of each window is than `values` has it, shape (windows,). within: where
-    values begin in the reference that they are part of: windows that overlap are no neighbours.
+    values begin in the reference that they are part of: windows that overlap are no neighbours. shape_from: the first
+    window that is asked for by its shape.
     """
     from app.detectors.kernels_joins import join
 
@@ -53,21 +55,9 @@ def join_with(
     own = _windows_of(values, newest, length)
     others = _windows_of(reference, np.zeros(len(reference) - length + 1), length)
     block = max(length, _SHORTEST_BLOCK)
-    joined = join(values, newest, reference, length, block, k, skip_from, skip_to, *own, *others, LEVEL_SHARES)
+    begin = np.array([0, shape_from])
+    joined = join(values, newest, reference, length, block, k, begin, skip_from, skip_to, *own, *others, LEVEL_SHARES)
     return Joined(*joined)
-
-
-def mean_distance(squares: FloatArray) -> FloatArray:
-    """The mean of the distances to the neighbours that there are, NaN where there is none: shape (..., k) to (...)."""
-    distances = np.sqrt(squares)
-    total = np.zeros(squares.shape[:-1])
-    found = np.zeros(squares.shape[:-1])
-    for place in range(squares.shape[-1]):  # one after the other: the same bits for one window and for many
-        is_there = ~np.isnan(distances[..., place])
-        total += np.where(is_there, distances[..., place], 0.0)
-        found += is_there
-    mean: FloatArray = total / np.where(found > 0, found, np.nan)
-    return mean
 
 
 def followed(joined: Joined, values: FloatArray, reference: FloatArray, length: int) -> FloatArray:

@@ -58,7 +58,7 @@ def weighted(x: FloatArray, jumps: FloatArray, m: int, floor: float) -> FloatArr
     """
     n = x.size - m + 1
     out = np.empty((5, n))
-    out[3] = 1.0
+    means, variances, weighed, ones, weights = out
     total = 0.0
     squares = 0.0
     for t in range(m - 1):
@@ -67,16 +67,19 @@ def weighted(x: FloatArray, jumps: FloatArray, m: int, floor: float) -> FloatArr
     for i in range(n):
         newest = x[i + m - 1]
         risen = newest + jumps[i]
-        own = total + risen
-        mean = own / m
-        variance = max((squares + risen * risen - own * mean) / m, 0.0) / (GRID * GRID)
-        weight = 1.0 / np.sqrt(variance + floor * floor)
-        out[0, i] = mean / GRID
-        out[1, i] = variance
-        out[2, i] = variance * weight * weight
-        out[4, i] = weight
+        means[i] = total + risen
+        variances[i] = squares + risen * risen
         total += newest - x[i]
         squares += newest * newest - x[i] * x[i]
+    for i in range(n):  # apart from the running sums, since this is vectorised
+        mean = means[i] / m
+        variance = max((variances[i] - means[i] * mean) / m, 0.0) / (GRID * GRID)
+        weight = 1.0 / np.sqrt(variance + floor * floor)
+        means[i] = mean / GRID
+        variances[i] = variance
+        weighed[i] = variance * weight * weight
+        ones[i] = 1.0
+        weights[i] = weight
     return out
 
 
@@ -159,6 +162,7 @@ def join(
     m: int,
     block: int,
     k: int,
+    begin: Integers,
     skip_from: Integers,
     skip_to: Integers,
     mean_a: FloatArray,
@@ -202,6 +206,8 @@ def join(
             risen[:] = dots + jumps[i] * b[m - 1 : m - 1 + nb]
             dots = risen
         for metric in range(count):
+            if i < begin[metric]:
+                continue
             _distances(
                 dots,
                 mean_a[i],
@@ -244,3 +250,33 @@ def pointwise(
                 total[i + t] += off * off
                 count[i + t] += 1.0
     return np.sqrt(total / np.maximum(count, 1.0))
+
+
+@numba.njit(cache=True, nogil=True)
+def mean_distance(squares: FloatArray, k: int) -> FloatArray:
+    """The mean of the distances to the first k neighbours, where there are as many: shape (n,) of (n, neighbours)."""
+    out = np.empty(squares.shape[0])
+    for i in range(squares.shape[0]):
+        total = 0.0
+        found = 0
+        for p in range(k):
+            if not np.isnan(squares[i, p]):
+                total += np.sqrt(squares[i, p])
+                found += 1
+        out[i] = total / found if found else np.nan
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def smoothed(newest: FloatArray, before: FloatArray, weights: FloatArray) -> FloatArray:
+    """The weighted sum of each of the newest and of those before it, from the first that has as many; 0 for NaN."""
+    n = newest.size - weights.size + 1
+    out = np.zeros(n)
+    for i in range(n):
+        last = i + weights.size - 1
+        if not np.isnan(newest[last]):
+            out[i] = weights[0] * newest[last]
+        for back in range(1, weights.size):
+            if not np.isnan(before[last - back]):
+                out[i] += weights[back] * before[last - back]
+    return out
