@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from playwright.sync_api import Browser, expect
 
-from app.services.inspection import keep_extremes
+from app.services.inspection import MOST_JUDGED_SLOWLY, keep_extremes
 from tests.browsing import MARKERS, READY, START_S, STEP_S, Watched, fit, in_chromium
 from tests.servers import Tidemark
 
@@ -192,6 +192,26 @@ def test_a_reduced_plot_still_has_every_anomaly_and_says_how_many(client: httpx.
     assert (data["method"], data["points"], data["anomalies"], sum(data["anomaly"])) == ("min-max", 20_000, 20, 20)
 
 
+def test_of_a_long_stretch_a_detector_that_takes_its_time_judges_the_end(client: httpx.Client, series_id: str) -> None:
+    fit(client, series_id, points=30_000, spikes=2, detector="sub_pca")  # at 10,000 and 20,000
+    query = {"series_id": series_id}
+    whole = client.get("/plot/data", params=query).json()
+    assert (whole["points"], whole["judged"]) == (30_000, MOST_JUDGED_SLOWLY)
+    times, flagged = np.array(whole["timestamps"]), np.array(whole["anomaly"])
+    unjudged = times < START_S + STEP_S * (30_000 - MOST_JUDGED_SLOWLY)
+    assert not flagged[unjudged].any()
+    assert {whole["scale"][place] for place in np.flatnonzero(unjudged)} == {None}
+    assert START_S + STEP_S * 20_000 in times[flagged]
+    end = START_S + STEP_S * (MOST_JUDGED_SLOWLY - 1)
+    earlier = client.get("/plot/data", params=query | {"end": end}).json()
+    assert earlier["judged"] == earlier["points"] == MOST_JUDGED_SLOWLY
+    assert START_S + STEP_S * 10_000 in np.array(earlier["timestamps"])[earlier["anomaly"]]
+    latest = client.get("/plot/data", params=query | {"start": times[~unjudged][0], "max_points": 50_000}).json()
+    assert sum(latest["anomaly"]) == latest["anomalies"] == whole["anomalies"]
+    fit(client, series_id, points=30_000, spikes=2, detector="robust_z")
+    assert client.get("/plot/data", params=query).json()["judged"] == 30_000
+
+
 def test_a_stretch_has_the_verdicts_of_the_whole(client: httpx.Client, series_id: str) -> None:
     fit(client, series_id, points=500, spikes=5)
     whole = client.get("/plot/data", params={"series_id": series_id}).json()
@@ -293,6 +313,19 @@ def test_zooming_in_fetches_finer_data_up_to_every_point(
     page.get_by_role("button", name="Whole range").click()
     expect(page.locator("#caption")).to_contain_text("of 100,000 points, chosen by min-max")
     expect(page.locator(MARKERS)).to_have_count(10)
+
+
+@in_chromium
+def test_the_plot_says_which_points_a_detector_that_takes_its_time_has_judged(
+    watched: Watched, client: httpx.Client, series_id: str
+) -> None:
+    fit(client, series_id, points=30_000, spikes=2, detector="sub_pca")
+    page = watched.open_plot(series_id)
+    expect(page.locator("#caption")).to_contain_text("The last 20,000 are judged, as this detector takes its time.")
+    expect(page.locator("[data-flagged]")).to_contain_text(" of 20,000 points flagged")
+    page.get_by_label("Zoom in").press("Enter")
+    expect(page.locator("#caption")).to_contain_text("of 15,")
+    expect(page.locator("#caption")).not_to_contain_text("are judged")
 
 
 @in_chromium

@@ -42,6 +42,9 @@ class PlotData(VerdictLists):
         Field(description="min-max: each stretch keeps its lowest, its highest and its most anomalous point."),
     ]
     points: Annotated[int, Field(description="Points within start and end, before any were left out.")]
+    judged: Annotated[
+        int, Field(description="How many of them the model has judged: the last ones; the others have score 0.")
+    ]
     anomalies: Annotated[int, Field(description="How many of them are anomalies.")]
     interval_s: Annotated[float | None, Field(description="Seconds between two points; null for one point.")]
     timestamps: Annotated[list[float], Field(description="Unix seconds.")]
@@ -59,6 +62,7 @@ def encode(view: View) -> bytes:
         "model_version": str(view.version.version),
         "method": "all" if len(view.points) == view.points_in_range else "min-max",
         "points": view.points_in_range,
+        "judged": view.judged_in_range,
         "anomalies": view.anomalies_in_range,
         "interval_s": view.interval_s,
         "timestamps": view.points.timestamps_s,

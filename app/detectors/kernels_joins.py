@@ -50,7 +50,7 @@ def moments(x: FloatArray, m: int) -> FloatArray:
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")  # which lets divisions be vectorised
 def weighted(x: FloatArray, jumps: FloatArray, m: int, floor: float) -> FloatArray:
     """Of each window of m points, in spreads: mean, variance, variance * w * w, 1 and w = 1 / sqrt(variance + floor^2).
 
@@ -71,15 +71,18 @@ def weighted(x: FloatArray, jumps: FloatArray, m: int, floor: float) -> FloatArr
         variances[i] = squares + risen * risen
         total += newest - x[i]
         squares += newest * newest - x[i] * x[i]
-    for i in range(n):  # apart from the running sums, since this is vectorised
-        mean = means[i] / m
-        variance = max((variances[i] - means[i] * mean) / m, 0.0) / (GRID * GRID)
-        weight = 1.0 / np.sqrt(variance + floor * floor)
-        means[i] = mean / GRID
-        variances[i] = variance
-        weighed[i] = variance * weight * weight
-        ones[i] = 1.0
-        weights[i] = weight
+    # Apart from the running sums and from one another, since each of these loops is vectorised.
+    share = 1.0 / m
+    for i in range(n):
+        variance = (variances[i] - means[i] * means[i] * share) * share / (GRID * GRID)
+        variances[i] = max(variance, 0.0)
+    for i in range(n):
+        means[i] *= share / GRID
+    for i in range(n):
+        weights[i] = 1.0 / np.sqrt(variances[i] + floor * floor)
+    for i in range(n):
+        weighed[i] = variances[i] * weights[i] * weights[i]
+    ones[:] = 1.0
     return out
 
 

@@ -17,6 +17,9 @@ Indices = NDArray[np.intp]
 MAX_POINTS = 6000
 """Points that a screen is given unless it asks for more or less."""
 
+MOST_JUDGED_SLOWLY = 20_000
+"""Points of a stretch that are judged where that takes about a tenth of a millisecond each: the last ones."""
+
 _MARKED_SHARE = 4
 
 
@@ -29,6 +32,8 @@ class View:
     verdicts: Verdicts
     points_in_range: int
     """Points of the stretch before it was reduced."""
+    judged_in_range: int
+    """How many of these the model has judged, the last ones; nothing is known of the others."""
     anomalies_in_range: int
     budgets: Budgets
     """What other budgets would flag of the stretch; its `scale` is that of `points`."""
@@ -55,6 +60,7 @@ class InspectionService:
         """The training data within [start_s, end_s] and what the model says of it, reduced to `max_points` (>= 10).
 
         false_alarm_rate: the share of normal points that may be flagged, by default the model's own.
+        A detector that takes its time judges the last `MOST_JUDGED_SLOWLY` points of the stretch.
         Raises SeriesNotFound, VersionNotFound, AliasNotFound, VersionDeleted, ArtifactDamaged.
         """
         version = self._registry.catalog.get_version(series_id, selector)
@@ -64,8 +70,10 @@ class InspectionService:
         detector = self._registry.load(series_id, version.version).detector
         stretch = Series(history.timestamps_s[first:last], history.values[first:last])
 
+        judged = last - first if detector.is_quick_to_judge else min(last - first, MOST_JUDGED_SLOWLY)
+
         def score(by: Detector) -> Verdicts:
-            return _score(by, history, first, last, false_alarm_rate)
+            return _preceded(_score(by, history, last - judged, last, false_alarm_rate), last - first - judged)
 
         verdicts = score(detector)
         budgets = weigh(detector, stretch, verdicts, score, false_alarm_rate)
@@ -75,6 +83,7 @@ class InspectionService:
             points=Series(stretch.timestamps_s[kept], stretch.values[kept]),
             verdicts=verdicts.take(kept),
             points_in_range=len(stretch),
+            judged_in_range=judged,
             anomalies_in_range=int(np.count_nonzero(verdicts.is_anomaly)),
             budgets=replace(budgets, scale=budgets.scale[kept]),
             interval_s=usual_interval_s(history.timestamps_s),
@@ -108,6 +117,15 @@ def _score(detector: Detector, history: Series, first: int, last: int, false_ala
     context = Series(history.timestamps_s[before:first], history.values[before:first])
     points = Series(history.timestamps_s[first:last], history.values[first:last])
     return detector.score(points, context, false_alarm_rate)
+
+
+def _preceded(verdicts: Verdicts, n: int) -> Verdicts:
+    """The verdicts behind those of n points that were not judged."""
+    if n == 0:
+        return verdicts
+    unknown = Verdicts.unknown(n)
+    unknown.expected[:] = np.median(verdicts.expected)  # some level, as for points that have too few before them
+    return Verdicts.joined([unknown, verdicts])
 
 
 def _reduce(points: Series, verdicts: Verdicts, max_points: int) -> Indices:

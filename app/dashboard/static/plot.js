@@ -146,7 +146,7 @@ function tell(data) {
   const places = byKind(data, view);
   const shown = [...places].flatMap(([kind, ofKind]) => (legend.hidden.has(kind) ? [] : ofKind));
   legend.count(places);
-  budget.count(anomaliesAt(overview, budget.rate), overview.points);
+  budget.count(anomaliesAt(overview, budget.rate), overview.judged);
   list(document.getElementById("strongest"), data, shown, overview.interval_s, zoomTo);
 }
 
@@ -241,9 +241,13 @@ function describe() {
       ? `All ${count} points${where}.`
       : `${count} of ${shown.points.toLocaleString("en")} points${where}, chosen by min-max: ` +
         "each stretch keeps its lowest, its highest and its most anomalous point, so no spike is lost. Zoom in for all of them.";
+  const judged =
+    shown.judged === shown.points
+      ? ""
+      : ` The last ${shown.judged.toLocaleString("en")} are judged, as this detector takes its time. Zoom in for others:`;
   const strongest = marked === anomalies ? "" : `, the ${marked.toLocaleString("en")} strongest of them marked`;
   const scale = fitHeight(shown, view) ? "" : " The values are too large to draw; the list and the JSON have them.";
-  caption.textContent = `${method} ${anomalies.toLocaleString("en")} outside the normal band${strongest}.${scale}`;
+  caption.textContent = `${method}${judged} ${anomalies.toLocaleString("en")} outside the normal band${strongest}.${scale}`;
 }
 
 function indicesInView({ timestamps }) {
