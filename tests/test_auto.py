@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import httpx
 import numpy as np
@@ -13,7 +14,7 @@ from app.detectors.choosing import A_HANDFUL, choose
 from app.detectors.judging import CalibratedParams
 from app.series import FloatArray, Series
 from app.simulation import NORMAL_SERIES
-from tests.streaming import fit, send_lines
+from tests.streaming import send_lines
 
 START_S = 1_755_820_800.0
 PARAMS = CalibratedParams().model_dump()
@@ -36,6 +37,13 @@ def series(values: FloatArray) -> Series:
 def body(values: FloatArray) -> dict[str, list[float]]:
     points = series(values)
     return {"timestamps": points.timestamps_s.tolist(), "values": points.values.tolist()}
+
+
+def fit(client: httpx.Client, series_id: str, **fields: object) -> dict[str, Any]:
+    answer = client.post(f"/fit/{series_id}", json=fields)
+    assert answer.status_code == 200, answer.text
+    fitted: dict[str, Any] = answer.json()
+    return fitted
 
 
 # ---- the default -----------------------------------------------------------------------------------------------

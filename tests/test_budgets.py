@@ -65,8 +65,8 @@ def fit(services: Services, name: str, history: Series, **params: object) -> Det
 
 
 def judge(detector: Detector, history: Series, rate: float) -> Verdicts:
-    """What it says of its own history: nothing is before that."""
-    return detector.score(history, history.first(0), rate)
+    """What it says of its own history."""
+    return detector.score_history(history, rate)
 
 
 def ask(services: Services, **options: Any) -> Document:

@@ -230,6 +230,18 @@ class Detector(ABC):
         lookahead_points: how many of the points after it a verdict may depend on, where there are as many.
         """
 
+    @property
+    def remembered_points(self) -> int:
+        """How many points, the last of its history, it holds new ones against: of these each is most like itself."""
+        return 0
+
+    def score_history(self, history: Series, false_alarm_rate: float | None = None) -> Verdicts:
+        """Verdicts on the end of its history, index-aligned; each point is judged as if it were not remembered.
+
+        history: `remembered_points` and `context_points` before these, or more, or all of it.
+        """
+        return self.score(history, history.first(0), false_alarm_rate)
+
     @abstractmethod
     def score_one(
         self, timestamp_s: float, value: float, context: Series | None = None, false_alarm_rate: float | None = None

@@ -125,6 +125,20 @@ class CalibratedDetector(Detector):
         """As `assess`, without the last points: each with this many points after it in view, one of `study_later`."""
         raise NotImplementedError(f"{cls.__name__} judges points when they come, not {lookahead_points} points later")
 
+    @staticmethod
+    def points_remembered(learnt: State) -> int:  # noqa: ARG004
+        """How many points, the last of the history, new ones are held against."""
+        return 0
+
+    @classmethod
+    def assess_history(cls, learnt: State, history: Series) -> Assessment:
+        """What is expected of the last points of the history, index-aligned, each as if it were not remembered."""
+        result, context = Assessment.unknown(len(history)), cls.points_of_context(learnt)
+        if len(history) > context:
+            assessed = cls.assess(learnt, history)
+            result.expected[context:], result.scale[context:] = assessed
+        return result
+
     @classmethod
     def assess_in_view(cls, series: Series, params: DetectorParams) -> Assessment:
         """As `assess_left_out`, where the points after a point may also tell what was to be expected of it."""
@@ -263,6 +277,22 @@ class CalibratedDetector(Detector):
                 parts.append(self._judge_last(seen, points.values[start:end], lookahead, false_alarm_rate))
         verdicts = Verdicts.joined(parts)
         return verdicts if order is None else verdicts.take(np.argsort(order))
+
+    @property
+    @override
+    def remembered_points(self) -> int:
+        return self.points_remembered(self._learnt)
+
+    @override
+    def score_history(self, history: Series, false_alarm_rate: float | None = None) -> Verdicts:
+        judge = self._judge if false_alarm_rate is None else self._judge.at(false_alarm_rate)
+        standard = judge.unit.series(history)
+        assessed = self.assess_history(self._learnt, standard)
+        verdicts = judge.verdicts(history.values, standard.values, assessed)
+        judge.name_kinds(verdicts, standard.values, assessed)
+        if self.names_kinds and verdicts.is_anomaly.any():
+            self._name_own_kinds(verdicts, self._learnt, standard)
+        return verdicts
 
     @override
     def score_one(

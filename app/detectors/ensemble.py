@@ -71,15 +71,25 @@ class Ensemble(LookaheadDetector):
             of_members = [each[_largest(list(each), lookahead)] for each in assessed]
             deviations = np.abs([each.deviations(history.values) for each in of_members])
             curves.append([surprise_curve(row) for row in deviations])
-            known = _combined(history.values, of_members[0], deviations, curves[-1])
-            is_unknown = np.isnan(deviations).all(axis=0)
-            found[lookahead] = Assessment(np.where(is_unknown, np.nan, known.expected), known.scale)
+            found[lookahead] = _combined(history.values, of_members[0], deviations, curves[-1])
         return {**learnt, "lookaheads": np.array(lookaheads, dtype=np.float64), "curves": np.array(curves)}, found
 
     @override
     @staticmethod
     def points_of_context(learnt: State) -> int:
         return max(member.points_of_context(state) for member, state in _members(learnt))
+
+    @override
+    @staticmethod
+    def points_remembered(learnt: State) -> int:
+        return max(member.points_remembered(state) for member, state in _members(learnt))
+
+    @override
+    @classmethod
+    def assess_history(cls, learnt: State, history: Series) -> Assessment:
+        of_members = [member.assess_history(state, history) for member, state in _members(learnt)]
+        deviations = np.abs([each.deviations(history.values) for each in of_members])
+        return _combined(history.values, of_members[0], deviations, learnt["curves"][0])
 
     @override
     @classmethod
@@ -131,4 +141,5 @@ def _combined(
     for row, curve in zip(deviations, curves, strict=True):
         unusual = surprise(row, curve)
         total += unusual * unusual
-    return Assessment.of_distances(values, np.nan_to_num(first.expected), np.sqrt(total))
+    known = Assessment.of_distances(values, np.nan_to_num(first.expected), np.sqrt(total))
+    return Assessment(np.where(np.isnan(deviations).all(axis=0), np.nan, known.expected), known.scale)

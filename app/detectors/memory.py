@@ -17,6 +17,8 @@ from app.series import FloatArray
 
 _MOST_LEVEL_POINTS = 256
 _MOST_ORDER = 32
+_NEAR_POINTS = 5
+"""Whose median tells the level of just now, whatever one or two of them are."""
 _LEVEL_SHARE, _ORDER_SHARE = 4, 8
 _CLIP = 50.0
 _USUAL_SHARE, _FAR_FACTOR = 0.999, 1.5
@@ -55,7 +57,7 @@ def learn_memory(values: FloatArray) -> State:
     order = min(_MOST_ORDER, n // _ORDER_SHARE)
     learnt = {"deviation": np.array(deviation), "level_points": np.array(float(points))}
     learnt = {**learnt, "levels": np.array([levels.min(), levels.max()]), **learn_expected(own, order + 1, 1.0)}
-    off = np.abs(own[order:] - expect(own, learnt))
+    off = np.abs(own[order:] - expect(_held(own, learnt), learnt))
     return {
         **learnt,
         "farthest": np.array(max(farthest_usual(off), _FAR_FACTOR * float(np.quantile(off, _USUAL_SHARE)))),
@@ -64,7 +66,7 @@ def learn_memory(values: FloatArray) -> State:
 
 def points_forgotten(learnt: State) -> int:
     """Points of a stretch that `remember` says nothing of, the first."""
-    return int(learnt["level_points"]) + _order(learnt)
+    return int(learnt["level_points"]) + _NEAR_POINTS - 1 + _order(learnt)
 
 
 def remember(learnt: State, values: FloatArray) -> Remembered:
@@ -75,7 +77,7 @@ def remember(learnt: State, values: FloatArray) -> Remembered:
     if points:
         levels = _levels(own, points)[: len(excess)]
         excess = levels - np.clip(levels, *learnt["levels"])
-    return _remember(learnt, own[points:] - excess, excess)
+    return _remember(learnt, own[points:] - excess, excess).last(len(values) - points_forgotten(learnt))
 
 
 def remember_history(learnt: State, values: FloatArray) -> Remembered:
@@ -94,11 +96,23 @@ def remember_history(learnt: State, values: FloatArray) -> Remembered:
 
 def _remember(learnt: State, own: FloatArray, excess: FloatArray) -> Remembered:
     order = _order(learnt)
-    expected = expect(own, learnt)
+    expected = expect(_held(own, learnt), learnt)
     came = own[order:]
     is_odd: NDArray[np.bool_] = np.abs(came - expected) > float(learnt["farthest"])
     on_grid = _on_grid(came)
     return Remembered(on_grid, np.where(is_odd, _on_grid(expected), on_grid), expected, excess[order:])
+
+
+def _held(own: FloatArray, learnt: State) -> FloatArray:
+    """The points no farther than is usual from the median of the last few, but for the first: shape (n,).
+
+    Else a spike that is large enough would move the mean that an expectation starts from, and so each for a while.
+    """
+    first = _NEAR_POINTS - 1
+    if len(own) <= first:
+        return own
+    near, limit = _levels(own, _NEAR_POINTS), float(learnt["limit"])
+    return np.concatenate((own[:first], np.clip(own[first:], near - limit, near + limit)))
 
 
 def _order(learnt: State) -> int:

@@ -140,6 +140,27 @@ class SubsequenceKnn(LookaheadDetector):
         place = learnt["lookaheads"].tolist().index(lookahead_points)
         return _assess(plan, rows, learnt, place, stretch.values)
 
+    @override
+    @staticmethod
+    def points_remembered(learnt: State) -> int:
+        return len(learnt["reference"])
+
+    @override
+    @classmethod
+    def assess_history(cls, learnt: State, history: Series) -> Assessment:
+        plan, result = Plan.load(learnt), Assessment.unknown(len(history))
+        earlier = len(history) - len(learnt["reference"])
+        if earlier > cls.points_of_context(learnt):
+            earlier_ones = cls.assess(learnt, history.first(earlier))
+            context = cls.points_of_context(learnt)
+            result.expected[context:earlier], result.scale[context:earlier] = earlier_ones
+        remembered = remember_history(learnt, history.values[earlier:])
+        rows = compare(plan.comparison, remembered, learnt["reference"], look=0, is_history=True)
+        found = _assess(plan, rows, learnt, 0, history.values)
+        known = len(history) - len(found.expected)
+        result.expected[known:], result.scale[known:] = found
+        return result
+
 
 class Plan(NamedTuple):
     """Which windows are compared, and how their distances come together."""

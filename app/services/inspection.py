@@ -114,6 +114,10 @@ def keep_extremes(values: FloatArray, score: FloatArray, max_points: int) -> Ind
 def _score(detector: Detector, history: Series, first: int, last: int, false_alarm_rate: float | None) -> Verdicts:
     """The verdicts on [first, last), the same whatever stretch is looked at."""
     before = max(first - detector.context_points, 0)
+    if last > len(history) - detector.remembered_points:
+        before = max(min(before, len(history) - detector.remembered_points - detector.context_points), 0)
+        whole = detector.score_history(history.last(len(history) - before), false_alarm_rate)
+        return whole.take(np.arange(first - before, last - before))
     context = Series(history.timestamps_s[before:first], history.values[before:first])
     points = Series(history.timestamps_s[first:last], history.values[first:last])
     return detector.score(points, context, false_alarm_rate)
