@@ -12,7 +12,7 @@ _FEWEST_TO_SET_ASIDE = 20
 _BODY = (0.5, 0.1)
 """The share of the largest deviations whose median tells how the tail goes on; the second where most are equal."""
 _BEYOND_TAIL = 1.5
-_FEW, _POINTS_A_STRETCH = 5, 200
+_FEW, _POINTS_A_STRETCH = 5, 500
 _JUST_BELOW = 2.0 / 3.0
 _MOST_APART, _FEWEST_APART = 0.025, 6
 _GAP, _RARE_GAP, _WIDER = 0.2, 5.0, 2.0

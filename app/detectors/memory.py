@@ -19,6 +19,8 @@ _MOST_LEVEL_POINTS = 256
 _MOST_ORDER = 32
 _NEAR_POINTS = 5
 """Whose median tells the level of just now, whatever one or two of them are."""
+_FAR_OFF = 4.0
+"""Times what is usual in a window, from that median, that a point is held to."""
 _LEVEL_SHARE, _ORDER_SHARE = 4, 8
 _CLIP = 50.0
 _USUAL_SHARE, _FAR_FACTOR = 0.999, 1.5
@@ -104,14 +106,14 @@ def _remember(learnt: State, own: FloatArray, excess: FloatArray) -> Remembered:
 
 
 def _held(own: FloatArray, learnt: State) -> FloatArray:
-    """The points no farther than is usual from the median of the last few, but for the first: shape (n,).
+    """The points held to the median of the last few where they are very far from it, but for the first: shape (n,).
 
     Else a spike that is large enough would move the mean that an expectation starts from, and so each for a while.
     """
     first = _NEAR_POINTS - 1
     if len(own) <= first:
         return own
-    near, limit = _levels(own, _NEAR_POINTS), float(learnt["limit"])
+    near, limit = _levels(own, _NEAR_POINTS), _FAR_OFF * float(learnt["limit"])
     return np.concatenate((own[:first], np.clip(own[first:], near - limit, near + limit)))
 
 

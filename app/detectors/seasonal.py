@@ -5,7 +5,6 @@ from itertools import pairwise
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 from typing_extensions import override
 
@@ -13,6 +12,19 @@ from app.detectors.base import DetectorParams, State
 from app.detectors.calibrated import CalibratedDetector
 from app.detectors.judging import Assessment, CalibratedParams, usual_interval_s
 from app.detectors.periods import DAY_S, WEEK_S, find_period
+from app.detectors.profiles import (
+    Indices,
+    Rest,
+    mean_profile,
+    nearest_parts,
+    outlying,
+    parts_of,
+    positions_in,
+    smoothed_sums,
+    sums_of,
+    value_at,
+    without_outliers,
+)
 from app.detectors.quantiles import quantiles
 from app.detectors.recent import assess_beginning_too
 from app.series import FloatArray, Series
@@ -24,7 +36,6 @@ _SHARES = (0.5, 0.8, 1.0)
 _LEVEL_POINTS = (5, 16, 64)
 _FEWEST_CYCLES = 2
 _FEWEST_IN_CHUNK = 24
-_FEWEST_IN_PART = 5
 _FEWEST_CHUNKS = 6
 _SAMPLES_OF_SPREAD = 30.0
 _PRIOR_OF_SPREAD = 5.0
@@ -33,9 +44,6 @@ _SMALLEST_SPREAD = 1e-6
 _CLEARLY = 0.98
 _CLEARLY_DRIFTS = 0.97
 _SIGNIFICANT = 4.0
-_ON_GRID = 1e-3
-
-Indices = NDArray[np.intp]
 
 
 class SeasonalParams(CalibratedParams):
@@ -83,16 +91,16 @@ class Seasonal(CalibratedDetector):
     @staticmethod
     def assess(learnt: State, stretch: Series) -> Assessment:
         position = _positions(stretch.timestamps_s, learnt)
-        season = _at(learnt["profile"], position)
+        season = value_at(learnt["profile"], position)
         points = int(learnt["level_points"])
         if not points:
-            return Assessment(season, _at(learnt["spread"], position))
+            return Assessment(season, value_at(learnt["spread"], position))
         from app.detectors.kernels_values import recent_medians
 
         level = recent_medians(stretch.values - season, points)
         passed = stretch.timestamps_s[points:] - stretch.timestamps_s[points // 2 : len(stretch) - points + points // 2]
         expected = season[points:] + (level + float(learnt["slope"]) * passed)
-        return Assessment(expected, _at(learnt["spread"], position[points:]))
+        return Assessment(expected, value_at(learnt["spread"], position[points:]))
 
     @override
     @classmethod
@@ -154,9 +162,9 @@ class _Places(NamedTuple):
         if not plan.period_s:
             nowhere = np.zeros(len(times), dtype=np.intp)
             return cls(nowhere, nowhere, np.zeros(len(times)))
-        in_cycle = _phase(times - plan.anchor_s, plan.cycle_s, plan.cycle_parts)
-        of_cycle = _rounded(in_cycle, plan.cycle_parts)
-        of_period = _indices(times - plan.anchor_s, plan.period_s, plan.parts) if plan.week_share else of_cycle
+        in_cycle = positions_in(times - plan.anchor_s, plan.cycle_s, plan.cycle_parts)
+        of_cycle = nearest_parts(in_cycle, plan.cycle_parts)
+        of_period = parts_of(times - plan.anchor_s, plan.period_s, plan.parts) if plan.week_share else of_cycle
         return cls(of_period, of_cycle, in_cycle)
 
     def take(self, indices: Indices) -> "_Places":
@@ -177,7 +185,7 @@ def _plan(history: Series, params: DetectorParams) -> _Plan:
     residuals = history.values - np.median(history.values)
     if period_s:
         levelled = _without_drift(history, plan)
-        limit = _outlying(levelled - np.median(levelled))
+        limit = outlying(levelled - np.median(levelled))
         plan, predicted = _with_best_width(plan, times, levelled, limit)
         if math.isclose(period_s, DAY_S, rel_tol=1e-3) and span >= _FEWEST_CYCLES * WEEK_S - interval_s:
             plan, predicted = _with_best_week(plan, times, levelled, predicted)
@@ -187,8 +195,8 @@ def _plan(history: Series, params: DetectorParams) -> _Plan:
 
 def _with_best_width(plan: _Plan, times: FloatArray, values: FloatArray, limit: float) -> tuple[_Plan, FloatArray]:
     """The plan with the smoothing that predicts best, and what it predicts of each point by the other folds."""
-    index, fold = _indices(times - plan.anchor_s, plan.period_s, plan.parts), _folds(times, plan)
-    rest = _Rest.of(index, fold, _without_outliers(index, values, plan.parts), plan.parts)
+    index, fold = parts_of(times - plan.anchor_s, plan.period_s, plan.parts), _folds(times, plan)
+    rest = Rest.of(index, fold, without_outliers(index, values, plan.parts), plan.parts)
     best, chosen, kept = math.inf, 0, values
     for width in _WIDTHS:
         if width and 8 * width > plan.parts:
@@ -204,10 +212,10 @@ def _with_best_week(plan: _Plan, times: FloatArray, values: FloatArray, daily: F
     """The same with days of the week told apart, if that predicts other weeks clearly better."""
     weekly = plan._replace(week_share=1.0)
     parts = 7 * plan.parts
-    index, fold = _indices(times - plan.anchor_s, WEEK_S, parts), _folds(times, weekly)
+    index, fold = parts_of(times - plan.anchor_s, WEEK_S, parts), _folds(times, weekly)
     residuals = values - daily
-    limit = _outlying(residuals)
-    rest = _Rest.of(index, fold, _without_outliers(index, residuals, parts), parts)
+    limit = outlying(residuals)
+    rest = Rest.of(index, fold, without_outliers(index, residuals, parts), parts)
     best, chosen, kept = _CLEARLY * _loss(residuals, limit), plan, daily
     for width in (0, *(width for width in _WIDTHS if 0 < 8 * width <= plan.parts)):
         predicted = rest.profiles(width)[fold, index]
@@ -227,7 +235,7 @@ def _best_level_points(residuals: FloatArray) -> int:
     if n < _FEWEST_IN_CHUNK:
         return 0
     begin = max(n // 2, min(n // 2 + _LEVEL_POINTS[-1], n - 8))
-    limit = 2.0 * _outlying(residuals - np.median(residuals))
+    limit = 2.0 * outlying(residuals - np.median(residuals))
     later = residuals[begin:]
     best, chosen = _CLEARLY_DRIFTS * _loss(later - np.median(residuals[:begin]), limit), 0
     for points in _LEVEL_POINTS:
@@ -270,12 +278,12 @@ def _assess_backwards(learnt: State, stretch: Series) -> Assessment:
 
     points = len(stretch) // 2
     position = _positions(stretch.timestamps_s, learnt)
-    season = _at(learnt["profile"], position)
+    season = value_at(learnt["profile"], position)
     level = recent_medians((stretch.values - season)[::-1].copy(), points)[::-1]
     times = stretch.timestamps_s
     passed = times[:points] - times[points - points // 2 : len(stretch) - points // 2]
     expected = season[:points] + (level + float(learnt["slope"]) * passed)
-    return Assessment(expected, _at(learnt["spread"], position[:points]))
+    return Assessment(expected, value_at(learnt["spread"], position[:points]))
 
 
 def _learn(history: Series, plan: _Plan, places: _Places) -> State:
@@ -283,11 +291,11 @@ def _learn(history: Series, plan: _Plan, places: _Places) -> State:
     profile = np.zeros(1)
     if plan.period_s:
         index = places.of_period
-        profile = _profile(index, _without_outliers(index, levelled, plan.parts), plan.parts, plan.width)
+        profile = mean_profile(index, without_outliers(index, levelled, plan.parts), plan.parts, plan.width)
         if plan.week_share:
             profile = _weekly(levelled, profile, plan, places)
     profile = profile - float(np.mean(profile))
-    season = _at(profile, places.in_cycle)
+    season = value_at(profile, places.in_cycle)
     profile = profile + float(np.median(history.values - season))
     residuals = levelled - season
     residuals -= np.median(residuals)
@@ -305,8 +313,8 @@ def _learn(history: Series, plan: _Plan, places: _Places) -> State:
 def _weekly(values: FloatArray, daily: FloatArray, plan: _Plan, places: _Places) -> FloatArray:
     """The profile of the week: that of the day, and what the days of the week differ by."""
     parts, index = plan.cycle_parts, places.of_cycle
-    residuals = _without_outliers(index, values - daily[index % plan.parts], parts)
-    weekly: FloatArray = np.tile(daily, 7) + plan.week_share * _profile(index, residuals, parts, plan.week_width)
+    residuals = without_outliers(index, values - daily[index % plan.parts], parts)
+    weekly: FloatArray = np.tile(daily, 7) + plan.week_share * mean_profile(index, residuals, parts, plan.week_width)
     return weekly
 
 
@@ -319,75 +327,12 @@ def _spread(residuals: FloatArray, plan: _Plan, places: _Places) -> FloatArray:
     overall = float(distances.mean())
     parts = plan.cycle_parts
     width = min(math.ceil((_SAMPLES_OF_SPREAD * parts / len(residuals) - 1.0) / 2.0), parts // 8)
-    sums, counts = (_smoothed(_sums(places.of_cycle, weights, parts), max(width, 0)) for weights in (distances, None))
+    sums, counts = (
+        smoothed_sums(sums_of(places.of_cycle, weights, parts), max(width, 0)) for weights in (distances, None)
+    )
     share = max(width, 0) + 1.0
     spread = (sums + share * _PRIOR_OF_SPREAD * overall) / (counts + share * _PRIOR_OF_SPREAD)
     return np.maximum(np.maximum(spread, _LEAST_SPREAD * overall), _SMALLEST_SPREAD)
-
-
-class _Rest(NamedTuple):
-    """The sums and the numbers of values in each part that are not in each fold: shapes (folds, parts)."""
-
-    sums: FloatArray
-    counts: FloatArray
-
-    @classmethod
-    def of(cls, index: Indices, fold: Indices, values: FloatArray, parts: int) -> "_Rest":
-        """Of n values, in these parts and these folds."""
-        folds = int(fold.max()) + 1
-        flat = fold * parts + index
-        sums, counts = (_sums(flat, weights, folds * parts).reshape(folds, parts) for weights in (values, None))
-        return cls(sums.sum(axis=0) - sums, counts.sum(axis=0) - counts)
-
-    def profiles(self, width: int) -> FloatArray:
-        """What the other folds tell of each fold: shape (folds, parts)."""
-        return _means(_smoothed(self.sums, width), _smoothed(self.counts, width))
-
-
-def _profile(index: Indices, values: FloatArray, parts: int, width: int) -> FloatArray:
-    """The mean value of each part, smoothed over neighbours."""
-    sums, counts = (_smoothed(_sums(index, weights, parts), width) for weights in (values, None))
-    profile: FloatArray = _means(sums[None, :], counts[None, :])[0]
-    return profile
-
-
-def _sums(index: Indices, values: FloatArray | None, parts: int) -> FloatArray:
-    """The sum of the values in each part, or how many there are."""
-    sums: FloatArray = np.bincount(index, values, parts).astype(np.float64)
-    return sums
-
-
-def _smoothed(parts: FloatArray, width: int) -> FloatArray:
-    """Sums over the neighbours on a circle, with weights that fall to the sides: a triangle."""
-    from app.detectors.kernels_values import smoothed
-
-    return smoothed(np.atleast_2d(parts), width).reshape(parts.shape)
-
-
-def _means(sums: FloatArray, counts: FloatArray) -> FloatArray:
-    """Means of rows of parts; what has no values is interpolated."""
-    means = sums / np.maximum(counts, 1e-9)
-    parts = np.arange(means.shape[1])
-    for row, known in zip(means, counts > 0, strict=True):
-        if not known.all() and known.any():
-            row[~known] = np.interp(parts[~known], parts[known], row[known], period=len(parts))
-    return means
-
-
-def _without_outliers(index: Indices, values: FloatArray, parts: int) -> FloatArray:
-    """Values drawn towards the median of their part, or of its neighbourhood, where they are far off."""
-    from app.detectors.kernels_values import part_medians
-
-    medians = part_medians(index // max(math.ceil(_FEWEST_IN_PART * parts / len(values)), 1), values, parts)
-    limit = _outlying(values - medians)
-    clipped: FloatArray = medians + np.clip(values - medians, -limit, limit)
-    return clipped
-
-
-def _outlying(residuals: FloatArray) -> float:
-    """How far off hardly any normal value is."""
-    middle, most = quantiles(np.abs(residuals), 0.5, 0.98)
-    return max(4.0 * middle, most)
 
 
 def _loss(errors: FloatArray, limit: float) -> float:
@@ -459,32 +404,9 @@ def _folds(times: FloatArray, plan: _Plan) -> Indices:
     return folds
 
 
-def _indices(times: FloatArray, cycle_s: float, parts: int) -> Indices:
-    """In which part of the cycle each time is."""
-    return _rounded(_phase(times, cycle_s, parts), parts)
-
-
-def _rounded(position: FloatArray, parts: int) -> Indices:
-    """The part that each position is nearest to."""
-    indices: Indices = np.rint(position).astype(np.intp)
-    indices[indices == parts] = 0
-    return indices
-
-
 def _positions(times: FloatArray, learnt: State) -> FloatArray:
     """Where in the profile each time is, in parts."""
     cycle_s = float(learnt["cycle_s"])
     if not cycle_s:
         return np.zeros(len(times))
-    return _phase(times - float(learnt["anchor_s"]), cycle_s, len(learnt["profile"]))
-
-
-def _phase(times: FloatArray, cycle_s: float, parts: int) -> FloatArray:
-    return np.mod(times, cycle_s) * (parts / cycle_s)
-
-
-def _at(profile: FloatArray, position: FloatArray) -> FloatArray:
-    """The profile at positions, in parts; between two parts it is a line."""
-    from app.detectors.kernels_values import interpolated
-
-    return interpolated(profile, position, _ON_GRID)
+    return positions_in(times - float(learnt["anchor_s"]), cycle_s, len(learnt["profile"]))
