@@ -16,7 +16,10 @@ ROOT = Path(app.__file__).parent
 LAYERS = [
     "errors series config logs background batching",
     "series_batch tables",
-    "detectors artifacts sources sinks db telemetry simulation injection quality unit_jumps preconditions training_data",
+    (
+        "detectors artifacts sources sinks db telemetry simulation injection quality unit_jumps preconditions "
+        "training_data"
+    ),
     "versions alarms migrations rows catalog model_cache model_lookup model_loader packs follower registry",
     "services",
     "bootstrap",

@@ -17,7 +17,7 @@ A_HANDFUL = 20
 
 _FIRST = "subsequence_knn"
 _FEWEST_TRIED = 100
-_MOST_TRIED, _MOST_HELD_OUT = 8_000, 1_000
+_MOST_TRIED, _MOST_HELD_OUT = 5_000, 1_000
 _CLEARLY_BETTER = 0.35
 _BEARABLE_RATE = 0.03
 _LEVEL_BLOCKS, _DRIFTS = 8, 1.0
@@ -59,7 +59,7 @@ def choose(history: Series, params: dict[str, object], budget_s: float) -> Fitte
         return _fit("mean_std", history, params, f"Fewer than {A_HANDFUL} points: the baseline.")
     if len(history) < _FEWEST_TRIED:
         return _fit("robust_z", history, params, f"Fewer than {_FEWEST_TRIED} points: too few to try what finds most.")
-    traits = _Traits.of(history.last(_MOST_TRIED))
+    traits = _Traits.of(history)
     trials = _Trials(history.last(_MOST_TRIED), params)
     first = trials.fit(_FIRST)
     left_s = started + budget_s - time.monotonic()
