@@ -130,6 +130,16 @@ def test_a_counter_is_left_to_a_detector_that_its_level_does_not_bother() -> Non
     assert "a level that drifts" in fitted.choice.reason
 
 
+def test_a_lamp_is_left_to_a_detector_that_sees_how_its_states_follow_one_another() -> None:
+    lamp = NORMAL_SERIES["binary"](3_000, 1)
+    fitted = choose(lamp, PARAMS, AMPLE_S)
+    assert fitted.detector.name == "subsequence_knn"
+    assert fitted.choice is not None
+    assert "two states" in fitted.choice.reason
+    blinking = Series(lamp.timestamps_s[-1] + 60.0 * np.arange(1, 401), np.arange(400.0) % 2)
+    assert fitted.detector.score(blinking).is_anomaly.mean() > 0.9
+
+
 def test_a_budget_that_leaves_no_time_takes_what_finds_most_untried() -> None:
     fitted = choose(series(daily(500)), PARAMS, 0.0)
     assert fitted.detector.name == "subsequence_knn"

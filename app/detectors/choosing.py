@@ -19,6 +19,7 @@ _FIRST = "subsequence_knn"
 _FEWEST_TRIED = 100
 _MOST_TRIED, _MOST_HELD_OUT = 5_000, 1_000
 _CLEARLY_BETTER = 0.35
+_STATES = 2
 _BEARABLE_RATE = 0.03
 _LEVEL_BLOCKS, _DRIFTS = 8, 1.0
 _COST_OF_A_TRIAL, _COST_OF_A_FIT = 2.5, 1.5
@@ -60,6 +61,8 @@ def choose(history: Series, params: dict[str, object], budget_s: float) -> Fitte
     if len(history) < _FEWEST_TRIED:
         return _fit("robust_z", history, params, f"Fewer than {_FEWEST_TRIED} points: too few to try what finds most.")
     traits = _Traits.of(history)
+    if len(np.unique(history.values)) <= _STATES:
+        return _fit(_FIRST, history, params, f"{traits}: of two states it tells how they follow one another.")
     trials = _Trials(history.last(_MOST_TRIED), params)
     first = trials.fit(_FIRST)
     left_s = started + budget_s - time.monotonic()
