@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from app.detectors import kinds
-from app.detectors.base import Detector, DetectorParams, State, Verdict, Verdicts
+from app.detectors.base import KINDS, Detector, DetectorParams, State, Verdict, Verdicts
 from app.detectors.calibration import Calibration
 from app.detectors.gross import find_gross, stretches_of
 from app.detectors.judging import Assessment, CalibratedParams, Judge, usual_interval_s
+from app.detectors.stuck import are_stuck, stuck_points
 from app.detectors.units import Unit
 from app.series import FloatArray, Series
 
@@ -164,12 +165,13 @@ class CalibratedDetector(Detector):
             standard = cls._mended(standard, assessed[0], gross)
             learnt, assessed = cls.study_later(standard, params)
         calibrations = [cls._calibration(standard, each, set_aside) for each in assessed.values()]
-        kept = cls.points_of_context(learnt) + kinds.PAST_POINTS
+        longest_run = kinds.longest_run(history.values)
+        kept = cls._points_kept(learnt, longest_run)
         state = {f"{_LEARNT}{name}": array for name, array in learnt.items()} | {
             "center": np.array(unit.center),
             "spread": np.array(unit.spread),
             "interval_s": np.array(usual_interval_s(history.timestamps_s)),
-            "longest_run": np.array(float(kinds.longest_run(history.values))),
+            "longest_run": np.array(float(longest_run)),
             "lookaheads": np.array(list(assessed), dtype=np.float64),
             "below": np.stack([calibration.below for calibration in calibrations]),
             "above": np.stack([calibration.above for calibration in calibrations]),
@@ -234,7 +236,7 @@ class CalibratedDetector(Detector):
     @property
     @override
     def context_points(self) -> int:
-        return self.points_of_context(self._learnt) + kinds.PAST_POINTS
+        return self._points_kept(self._learnt, int(self._state["longest_run"]))
 
     @property
     @override
@@ -366,6 +368,12 @@ class CalibratedDetector(Detector):
         named = verdicts.is_anomaly[n - len(own) :]
         verdicts.kind[n - len(own) :][named] = own[named]
 
+    @classmethod
+    def _points_kept(cls, learnt: State, longest_run: int) -> int:
+        """How many points before it a verdict depends on."""
+        needed = cls.points_of_context(learnt) + kinds.PAST_POINTS
+        return needed if cls.is_sided else max(needed, stuck_points(longest_run) or 0)
+
     def _past_of(self, context: Series | None) -> Series:
         """The points before those to judge, in standard units."""
         return self._past if context is None else self._judge.unit.series(context.last(self.context_points))
@@ -393,13 +401,22 @@ class CalibratedDetector(Detector):
             judge = judge.at(false_alarm_rate)
         n, end = len(values), len(stretch) - lookahead
         assessed = self._assess_last(stretch, n, lookahead)
+        is_stuck = self._are_stuck(stretch.values[:end], n)
+        if is_stuck.any():
+            assessed = assessed.as_far(stretch.values[end - n : end], is_stuck, judge.calibration.above[-1])
         verdicts = judge.verdicts(values, stretch.values[end - n : end], assessed)
         if verdicts.is_anomaly.any():
             n = min(n + kinds.PAST_POINTS, end)
             judge.name_kinds(verdicts, stretch.values[end - n : end], self._assess_last(stretch, n, lookahead))
             if self.names_kinds:
                 self._name_own_kinds(verdicts, self._learnt, stretch.first(end))
+            verdicts.kind[verdicts.is_anomaly & is_stuck] = KINDS.index("flatline")
         return verdicts
+
+    def _are_stuck(self, values: FloatArray, n: int) -> NDArray[np.bool_]:
+        """Which of the last n values do not change any more, for detectors that look at more than the value."""
+        points = None if self.is_sided else stuck_points(int(self._state["longest_run"]))
+        return np.zeros(n, dtype=np.bool_) if points is None else are_stuck(values, points, n)
 
     def _assess_last(self, stretch: Series, n: int, lookahead: int) -> Assessment:
         """What is expected of the last n points of a stretch but `lookahead`; unknown where too few are before them."""

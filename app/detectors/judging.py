@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from app.detectors import bands, kinds
@@ -65,6 +66,15 @@ class Assessment(NamedTuple):
     def deviations(self, values: FloatArray) -> FloatArray:
         """How far the values are from what was expected, signed; NaN where nothing was."""
         return (values - self.expected) / self.scale
+
+    def as_far(self, values: FloatArray, chosen: NDArray[np.bool_], distance: float) -> "Assessment":
+        """With this distance at the chosen points, whatever was expected there; values: shape (n,)."""
+        expected, scale = self.expected.copy(), self.scale.copy()
+        distances = np.full(np.count_nonzero(chosen), distance)
+        expected[chosen], scale[chosen] = Assessment.of_distances(
+            values[chosen], np.nan_to_num(expected[chosen]), distances
+        )
+        return Assessment(expected, scale)
 
     def widened(self, values: FloatArray, points: int) -> "Assessment":
         """With the largest distance within so many points, an odd number, around each."""

@@ -44,7 +44,7 @@ class SpectralResidual(CalibratedDetector):
     Detection: A Spectral Residual Approach, CVPR 2007.
     Cost: O(w log w) a point, for w of 64 to 256 points; O(n w log w) to fit; below 1 kB of state and the context of w
     points. Finds: spikes, dips, and the first points of level shifts and of misshapen beats, also beside a season and
-    a trend. Misses: what comes slowly, what lasts, flatlines and calm stretches.
+    a trend. Misses: what comes slowly, what lasts, calm stretches.
     """
 
     __slots__ = ()
