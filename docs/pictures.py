@@ -230,7 +230,7 @@ EXPERIMENTS: Mapping[str, tuple[Experiment, Experiment]] = {
     ),
     "ensemble": (
         Experiment("a spike of 6 sigma", simulated("gaussian"), planted("spike", 6.0, 1)),
-        Experiment("a value that is stuck at what is usual", simulated("gaussian"), planted("flatline", 0.0, 40)),
+        Experiment("a slow drift of a level that wanders", walk(), DRIFT),
     ),
     "one_class_svm": (
         Experiment("a day without its swing", sensor(), MISSING_DAY),
