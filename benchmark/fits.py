@@ -27,7 +27,7 @@ from tests.servers import Tidemark, serve_tidemark
 
 _SERIES = 500
 _SIX_POINTS = (
-    '{"timestamps":[1705000000,1705000001,1705000002,1705000003,1705000004,1705000005],'
+    '{"detector":"mean_std","timestamps":[1705000000,1705000001,1705000002,1705000003,1705000004,1705000005],'
     '"values":[10.0,10.5,9.5,10.0,10.2,{n}.5]}'
 )
 _BULK_SERIES = 20_000
@@ -124,4 +124,5 @@ def _large_fits(service: Tidemark, points: int, most_seconds: str) -> Iterator[R
 
 def _body(points: int, seed: int) -> bytes:
     series = simulate_sensor(points, seed=seed, interval_s=60.0).series
-    return json.dumps({"timestamps": series.timestamps_s.tolist(), "values": series.values.tolist()}).encode()
+    body = {"detector": "mean_std", "timestamps": series.timestamps_s.tolist(), "values": series.values.tolist()}
+    return json.dumps(body).encode()

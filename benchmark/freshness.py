@@ -33,7 +33,11 @@ def _delays_s(fitting: Tidemark, judging: Tidemark) -> Iterator[float]:
     for number in range(_FITS):
         if number % 50 == 0:
             say(f"freshness: fit {number + 1} of {_FITS}")
-        history = {"timestamps": [1705000000, 1705000001, 1705000002], "values": [number, 10.0, 11.5]}
+        history = {
+            "detector": "mean_std",
+            "timestamps": [1705000000, 1705000001, 1705000002],
+            "values": [number, 10.0, 11.5],
+        }
         version = fitting.client.post("/fit/s0", json=history).raise_for_status().json()["version"]
         answered = time.perf_counter()
         while _judged_by(judging.client) != version:

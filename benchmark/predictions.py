@@ -19,7 +19,9 @@ from benchmark.testbed import Testbed, reference
 from tests.servers import serve_tidemark
 
 POINT = '{"timestamp":"1705000010","value":13.0}'
-HISTORY = '{"timestamps":[1705000000,1705000001,1705000002,1705000003],"values":[9.5,10.5,10.0,10.0]}'
+HISTORY = (
+    '{"detector":"mean_std","timestamps":[1705000000,1705000001,1705000002,1705000003],"values":[9.5,10.5,10.0,10.0]}'
+)
 _MANY = 100_000
 _CALLS = 25
 _AT_ONCE = 4
@@ -57,7 +59,7 @@ def measure_many_points(bed: Testbed) -> Iterator[Row]:
         "Arrow, LZ4 both ways": ({"Content-Type": ARROW, "Accept": f"{ARROW};compression=lz4"}, _many_as_arrow("lz4")),
     }
     with serve_tidemark(site.folder, site.settings) as service:
-        fit(service.client, _many_as_json())  # so that, as in life, few of the points are anomalies
+        fit(service.client, _many_as_json(detector="mean_std"))  # so that, as in life, few of the points are anomalies
         calls = [_caller(service.url, headers, body) for headers, body in ways.values()]
         alone = rounds(f"{_MANY:,} points in one call", lambda _: [call() for call in calls], _CALLS)
 
@@ -97,9 +99,10 @@ def _milliseconds(seconds: list[float]) -> str:
     return f"{median_s * 1000:.1f} ms, {_MANY / median_s:,.0f} points/s"
 
 
-def _many_as_json() -> bytes:
+def _many_as_json(**choice: str) -> bytes:
     series = simulate_sensor(_MANY, seed=1, interval_s=60.0).series
-    return json.dumps({"timestamps": series.timestamps_s.tolist(), "values": series.values.round(3).tolist()}).encode()
+    points = {"timestamps": series.timestamps_s.tolist(), "values": series.values.round(3).tolist()}
+    return json.dumps(choice | points).encode()
 
 
 def _many_as_arrow(compression: str | None = None) -> bytes:

@@ -22,6 +22,7 @@ import uvicorn
 
 from app import __version__
 from benchmark.caches import measure_cold, measure_variety
+from benchmark.detectors import measure_detections, measure_detectors
 from benchmark.fits import measure_bulk_fits, measure_large_fits, measure_small_fits, measure_start_up
 from benchmark.freshness import measure_freshness
 from benchmark.growth import COLUMNS as GROWTH_COLUMNS
@@ -61,6 +62,13 @@ SECTIONS = (
         {"fit": measure_small_fits, "large": measure_large_fits, "bulk": measure_bulk_fits, "import": measure_imports},
         "A fit writes its artifacts and its rows durably before it answers. `app fit` is timed from its start to its "
         "end, Python's own start included.",
+    ),
+    Section(
+        "Detectors",
+        {"detectors": measure_detectors, "detect": measure_detections},
+        "Without HTTP but for `POST /detect`: `Detector.fit` and `Detector.score_one`, of a simulated sensor with a "
+        "daily swing and of noise without one. Code was compiled before. A point is a normal one; an anomaly takes "
+        "longer, as its kind is told too.",
     ),
     Section(
         "Growth",

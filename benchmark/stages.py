@@ -117,7 +117,8 @@ def _prediction(services: Services, http_us: float, request_us: float) -> Iterat
 
 
 def _fit(services: Services, http_us: float) -> Iterator[Row]:
-    body = b'{"timestamps":[1705000000,1705000001,1705000002,1705000003,1705000004,1705000005],"values":[9,8,7,6,5,4]}'
+    points = b'"timestamps":[1705000000,1705000001,1705000002,1705000003,1705000004,1705000005],"values":[9,8,7,6,5,4]'
+    body = b'{"detector":"mean_std",%b}' % points
     history, kind, params = bodies.parse_fit(body, services.settings, [])
     detector = kind.fit(history, params)
     numbers = count()

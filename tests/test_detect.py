@@ -206,6 +206,14 @@ def test_each_line_has_its_own_detector_and_its_own_status(client: httpx.Client)
     assert answers[8] == {"series_id": "a", "status": 200} | detect(client, points(last=30), detector="robust_z")
 
 
+def test_a_line_with_a_k_and_no_detector_is_of_mean_std_as_a_body_is(client: httpx.Client) -> None:
+    body = FEW | {"params": {"k": 2.0}}
+    alone = detect(client, body)
+    assert alone["detector"] == "mean_std"
+    line = send_lines(client, "/detect", [{"series_id": "a"} | body])[0]
+    assert verdicts(line) == verdicts(alone)
+
+
 def test_no_lines_are_no_answers(client: httpx.Client) -> None:
     assert send_lines(client, "/detect", []) == []
 
@@ -310,7 +318,7 @@ def test_too_few_and_too_many_points_are_refused(small: Tidemark) -> None:
         ("detector=auto&detector=auto", "/detector"),
         ("params={", "/params"),
         ("params=[]", "/params"),
-        ('params={"k":1}', "/params/k"),
+        ('detector=auto&params={"k":1}', "/params/k"),
         ('detector=mean_std&params={"k":-1}', "/params/k"),
         ('params={"false_alarm_rate":0.6}', "/params/false_alarm_rate"),
         ('params={"false_alarm_rate":0.1,"max_false_alarms_per_week":1}', "/params"),

@@ -11,7 +11,7 @@ from app.api.bodies import PredictBody
 from app.api.queries import PredictQuery
 from app.api.streams import Line
 from app.config import Settings
-from app.detectors import DETECTOR_OF_MANY, choose_detector
+from app.detectors import DETECTOR_OF_MANY, choose_detector, default_detector
 from app.detectors.base import Detector, DetectorParams
 from app.errors import BodyTooLarge, Fault, InvalidInput, TidemarkError
 from app.registry import ModelRegistry
@@ -66,11 +66,12 @@ def parse_defaults(query: Sequence[tuple[str, str]], default: str = DETECTOR_OF_
     given = dict(query)
     twice = [name for name, times in Counter(name for name, _ in query).items() if times > 1]
     faults += [Fault(f"/{name}", "is given more than once: give one", "query") for name in twice]
-    fields: dict[str, object] = {"detector": given.get("detector", default)}
+    fields: dict[str, object] = {}
     try:
         fields |= {"params": orjson.loads(given["params"])} if "params" in given else {}
     except orjson.JSONDecodeError as error:
         faults.append(Fault("/params", f'is not valid JSON ({error.msg}): send an object like {{"k": 3}}', "query"))
+    fields["detector"] = given.get("detector", default_detector(fields.get("params"), default))
     of_choice: list[Fault] = []
     chosen = choose_detector(fields.get("detector"), fields.get("params"), of_choice)
     faults += [fault._replace(location="query") for fault in of_choice]
@@ -83,7 +84,9 @@ def with_defaults(fields: Mapping[str, object], defaults: FitDefaults) -> Mappin
     """The fields of a fit, with the detector of the request when they name none."""
     if _FIT_QUERY.isdisjoint(fields):
         return {**fields, **defaults.fields}
-    return {**fields, "detector": defaults.default} if fields.get("detector") is None else fields
+    if fields.get("detector") is not None:
+        return fields
+    return {**fields, "detector": default_detector(fields.get("params"), defaults.default)}
 
 
 def read_fits(lines: Sequence[Line], settings: Settings, defaults: FitDefaults) -> list[Asked[FitJob]]:

@@ -47,6 +47,11 @@ def find_detector(name: str) -> type[Detector]:
     return detector
 
 
+def default_detector(params: object, default: str = DEFAULT_DETECTOR) -> str:
+    """The detector that is meant where none is named: `default`, but for parameters that are those of the baseline."""
+    return "mean_std" if isinstance(params, dict) and _OF_THE_BASELINE in params else default
+
+
 def choose_detector(name: object, params: object, faults: list[Fault]) -> tuple[type[Detector], DetectorParams] | None:
     """The detector and its parameters as a request names them; None stands for the default of each.
 
@@ -55,7 +60,7 @@ def choose_detector(name: object, params: object, faults: list[Fault]) -> tuple[
     Appends to `faults` and gives None where there is no such detector or a parameter is out of range.
     """
     if name is None:
-        name = "mean_std" if isinstance(params, dict) and _OF_THE_BASELINE in params else DEFAULT_DETECTOR
+        name = default_detector(params)
     if not isinstance(name, str) or name not in DETECTORS:
         faults.append(Fault("/detector", f"must be one of {', '.join(DETECTORS)}"))
         return None
