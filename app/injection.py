@@ -207,8 +207,11 @@ _INJECTIONS: Mapping[AnomalyKind, Callable[[_Stretch], FloatArray]] = {
 def _replaced(series: Series, stretches: Sequence[tuple[AnomalyKind, _Stretch]]) -> Series:
     """A copy of the series with these anomalies in it."""
     values = series.values.copy()
+    largest = float(np.finfo(np.float64).max)
     for kind, stretch in stretches:
-        values[stretch.start : stretch.start + stretch.length] = _INJECTIONS[kind](stretch)
+        with np.errstate(over="ignore"):  # what is beyond the largest float stays there
+            anomalous = np.clip(_INJECTIONS[kind](stretch), -largest, largest)
+        values[stretch.start : stretch.start + stretch.length] = anomalous
     return Series(series.timestamps_s.copy(), values)
 
 

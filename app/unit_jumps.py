@@ -78,7 +78,8 @@ def _log_magnitudes(values: FloatArray) -> FloatArray | None:
     usual = float(np.median(magnitudes))
     if usual == 0.0 or len(values) < 2 * _SCALES[-1][0]:
         return None
-    return np.log(np.maximum(magnitudes / usual, _SMALLEST))
+    with np.errstate(over="ignore"):
+        return np.log(np.clip(magnitudes / usual, _SMALLEST, np.finfo(np.float64).max))
 
 
 def _candidates(sums: FloatArray, points: int, least: float) -> Iterator[int]:
