@@ -124,7 +124,7 @@ def _fit_tail(exceedances: FloatArray) -> tuple[float, float]:
     """
     m = len(exceedances)
     largest, quartile = float(exceedances[0]), float(exceedances[-max(int(m / 4 + 0.5), 1)])
-    if quartile <= 0 or m < _SMALLEST_TAIL:
+    if quartile <= _NEGLIGIBLE * largest or m < _SMALLEST_TAIL:
         return 0.0, float(exceedances.mean())
     grid = 30 + int(math.sqrt(m))
     rates = 1.0 / largest + (1.0 - np.sqrt(grid / (np.arange(1, grid + 1) - 0.5))) / (3.0 * quartile)
