@@ -27,6 +27,7 @@ LEVELS: FloatArray = -0.5 * np.arange(57.0)
 _TAIL_SHARE = 0.1
 _TAIL_ROOTS = 3.0
 _SMALLEST_TAIL = 5
+_SMALLEST_EXCEEDANCE = 1e-300
 _PRIOR_EXCEEDANCES = 10.0
 _PRIOR_SHAPE = 0.1
 _TIED_SHARE = 1e-4
@@ -124,7 +125,7 @@ def _fit_tail(exceedances: FloatArray) -> tuple[float, float]:
     """
     m = len(exceedances)
     largest, quartile = float(exceedances[0]), float(exceedances[-max(int(m / 4 + 0.5), 1)])
-    if quartile <= _NEGLIGIBLE * largest or m < _SMALLEST_TAIL:
+    if quartile <= max(_NEGLIGIBLE * largest, _SMALLEST_EXCEEDANCE) or m < _SMALLEST_TAIL:
         return 0.0, float(exceedances.mean())
     grid = 30 + int(math.sqrt(m))
     rates = 1.0 / largest + (1.0 - np.sqrt(grid / (np.arange(1, grid + 1) - 0.5))) / (3.0 * quartile)
