@@ -2,13 +2,17 @@
 
 from dataclasses import dataclass
 
+from app.api_keys import Limits
 from app.artifacts import open_store
 from app.artifacts.base import ContentStore
 from app.catalog import Catalog
 from app.config import Settings
 from app.db import Database
 from app.follower import ChangeFollower
+from app.key_catalog import KeyCatalog
+from app.keyring import Keyring
 from app.model_cache import ModelCache
+from app.rate_limits import RateLimiter
 from app.registry import ModelRegistry
 from app.services.inspection import InspectionService
 from app.services.prediction import PredictionService
@@ -34,14 +38,21 @@ class Services:
     latencies: LatencyHistory
     metrics: Metrics
     follower: ChangeFollower
+    keys: KeyCatalog
+    keyring: Keyring
+    limiter: RateLimiter
 
     def start(self) -> None:
         """Begin the background work of a serving process."""
         self.latencies.start()
         self.follower.start()
+        self.keyring.start()
+        self.limiter.start()
 
     def close(self) -> None:
         """End the background work and close connections."""
+        self.limiter.stop()
+        self.keyring.stop()
         self.follower.stop()
         self.latencies.stop()
         self.database.close()
@@ -58,6 +69,7 @@ def build(settings: Settings) -> Services:
     models = _content_store(settings.model_location, ".safetensors", ".pack")
     training = _content_store(settings.training_location, ".parquet", ".parquet")
     registry = ModelRegistry(catalog, models, training, cache)
+    keys = KeyCatalog(database)
     return Services(
         settings=settings,
         database=database,
@@ -70,6 +82,9 @@ def build(settings: Settings) -> Services:
         latencies=_latencies(settings),
         metrics=Metrics(cache.statistics),
         follower=ChangeFollower(catalog, cache),
+        keys=keys,
+        keyring=Keyring(keys, settings),
+        limiter=RateLimiter(Limits(settings.requests_per_minute, settings.points_per_minute), settings.redis_url),
     )
 
 

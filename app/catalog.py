@@ -19,12 +19,14 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    or_,
     select,
     true,
     update,
 )
 from sqlalchemy.exc import IntegrityError
 
+from app.api_keys import ALL_SERIES, SeriesPatterns
 from app.db import Database, aliases, changes, packs, series, versions
 from app.errors import AliasInUse, AliasNotFound, SeriesNotFound, TidemarkError, VersionDeleted, VersionNotFound
 from app.preconditions import Precondition
@@ -194,10 +196,13 @@ class Catalog:
         with self.database.read() as connection:
             return connection.execute(before).scalar(), connection.execute(after).scalar()
 
-    def list_series(self, limit: int, after: str | None, search: str | None) -> list[SeriesSummary]:
-        """Series that have a version, by name, those behind `after`, whose name contains `search`."""
+    def list_series(
+        self, limit: int, after: str | None, search: str | None, visible: SeriesPatterns = ALL_SERIES
+    ) -> list[SeriesSummary]:
+        """Series that have a version, by name, those behind `after`, whose name contains `search`, among `visible`."""
         latest = (versions.c.series_id == series.c.series_id) & (versions.c.version == series.c.latest_version)
         query = select_versions(series.c.created_at.label("first_at"), series.c.updated_at).join(series, latest)
+        query = query.where(self._is_visible(visible))
         if after is not None:
             query = query.where(series.c.series_id > after)
         if search:
@@ -215,13 +220,18 @@ class Catalog:
             summary = SeriesSummary(series_id, latest, row.created_at, row.updated_at)
             return summary, connection.execute(count).scalar_one()
 
-    def count_series(self, search: str | None = None) -> int:
-        """How many series have a version, and `search` in their name."""
-        query = select(func.count()).where(series.c.latest_version.is_not(None))
+    def count_series(self, search: str | None = None, visible: SeriesPatterns = ALL_SERIES) -> int:
+        """How many series among `visible` have a version, and `search` in their name."""
+        query = select(func.count()).where(series.c.latest_version.is_not(None), self._is_visible(visible))
         if search:
             query = query.where(series.c.series_id.icontains(search, autoescape=True))
         with self.database.read() as connection:
             return connection.execute(query).scalar_one()
+
+    def _is_visible(self, visible: SeriesPatterns) -> ColumnElement[bool]:
+        if visible.are_all:
+            return true()
+        return or_(*[self.database.is_like(series.c.series_id, glob) for glob in visible.globs])
 
     def list_aliases(self, series_id: str) -> list[Alias]:
         """The aliases of a series, by name. Raises SeriesNotFound, VersionDeleted."""

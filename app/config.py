@@ -65,6 +65,23 @@ class Settings(BaseSettings):
     max_points: int = Field(2_000_000, ge=1, description="Points that one request may carry at most.")
     max_body_mb: int = Field(100, ge=1, description="Size of a request body at most, in MB.")
 
+    auth: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Whether API keys are asked for. `auto`: yes, but on loopback only once there is a key.",
+    )
+    api_key: SecretStr | None = Field(
+        None, description="A key with every scope, for all series; others are made by `keys create`."
+    )
+    session_secret: SecretStr = Field(
+        SecretStr(""), description="Signs the sessions of browsers, the same in every replica."
+    )
+    requests_per_minute: int | None = Field(
+        None, ge=1, description="Requests of a key without a limit of its own. Default: no limit."
+    )
+    points_per_minute: int | None = Field(
+        None, ge=1, description="Points of a key without a limit of its own. Default: no limit."
+    )
+
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe level that is logged."
     )

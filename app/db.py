@@ -13,6 +13,7 @@ import psycopg2
 from sqlalchemy import (
     BigInteger,
     Column,
+    ColumnElement,
     Connection,
     DateTime,
     Dialect,
@@ -114,6 +115,7 @@ versions = Table(
     Column("model_length", Integer, comment="Bytes."),
     Column("first_row", Integer, comment="Of its training data in the pack."),
     Column("choice", Text, comment="JSON object: why its detector was taken; NULL when the user named it."),
+    Column("created_by", _Name, comment="Name of the API key that made it; NULL when none was asked for."),
     Index(
         "uq_versions_idempotency_key",
         "series_id",
@@ -147,12 +149,29 @@ changes = Table(
     sqlite_autoincrement=True,
 )
 
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("key_id", String(12), primary_key=True, comment="Public: the beginning of the key's text."),
+    Column("name", _Name, nullable=False, unique=True),
+    Column("digest", LargeBinary(32), nullable=False, comment="SHA-256 of the key's text."),
+    Column("scopes", String(100), nullable=False, comment="With commas between them."),
+    Column("series", Text, nullable=False, comment="Globs of the series that it is for, with commas between them."),
+    Column("requests_per_minute", Integer),
+    Column("points_per_minute", Integer),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime),
+    Column("revoked_at", UtcDateTime),
+    comment="Rows are never removed and change once, when a key is revoked: their counts tell whether anything is new.",
+)
+
 _UNDEFINED = ("UndefinedTable", "UndefinedColumn")
 _DAMAGED = ("file is not a database", "database disk image is malformed")
 _READ_ONLY = ("ReadOnlySqlTransaction",)
 _WAL_PATIENCE_S = 5.0
 _WAL_PAUSE_S = 0.05
 _COPY_ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
+_LIKE_OF_GLOB = str.maketrans({"*": "%", "?": "_", "%": r"\%", "_": r"\_"})
 _SCHEMA_LOCK = int.from_bytes(b"tidemark")
 _NO_SUCH = ("no such table", "no such column")
 
@@ -206,6 +225,12 @@ class Database:
         """
         if self.is_postgres:
             connection.execute(text("LOCK TABLE series IN SHARE MODE"))
+
+    def is_like(self, column: ColumnElement[str], glob: str) -> ColumnElement[bool]:
+        """Whether a name is like a glob of `*` and `?`, by case."""
+        if not self.is_postgres:
+            return column.op("GLOB", is_comparison=True)(glob)
+        return column.like(glob.translate(_LIKE_OF_GLOB), escape="\\")
 
     def json_items(self, parameter: str, text: str | None = None) -> TableValuedAlias:
         """The items of a JSON object, in its order, as rows of `key` and `value`: of `text`, or of a parameter."""

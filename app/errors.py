@@ -4,7 +4,11 @@ TidemarkError                    500
 +-- InvalidInput                 422   every fault of the request, all at once
 |   +-- MalformedBody            422   the body is not the JSON that was announced
 |   +-- IdempotencyKeyReused     422
++-- Unauthenticated              401   with WWW-Authenticate
+|   +-- KeyUnknown               401
 +-- CrossSiteRequest             403
++-- ScopeMissing                 403
++-- SeriesNotAllowed             403
 +-- SeriesNotFound               404
 |   +-- VersionNotFound          404
 |   +-- AliasNotFound            404
@@ -12,6 +16,7 @@ TidemarkError                    500
 +-- AliasInUse                   409
 +-- PreconditionFailed           412
 +-- BodyTooLarge                 413
++-- RateLimitExceeded            429   with Retry-After
 +-- ArtifactDamaged              500
 +-- Unavailable                  503   with Retry-After
 |   +-- DatabaseUnavailable      503
@@ -47,7 +52,7 @@ class TidemarkError(Exception):
 
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Something went wrong inside Tidemark"
-    retry_after_s: ClassVar[int | None] = None
+    retry_after_s: int | None = None
 
     def __init__(self, detail: str, faults: Sequence[Fault] = ()) -> None:
         super().__init__(detail)
@@ -89,6 +94,33 @@ class CrossSiteRequest(TidemarkError):
 
     status = 403
     title = "Not from another site's page"
+
+
+class Unauthenticated(TidemarkError):
+    """The request carries no API key."""
+
+    status = 401
+    title = "An API key is needed"
+
+
+class KeyUnknown(Unauthenticated):
+    """There is no such key, or not any more."""
+
+    title = "The API key is not valid"
+
+
+class ScopeMissing(TidemarkError):
+    """The key is valid, but not for this."""
+
+    status = 403
+    title = "The API key lacks a scope"
+
+
+class SeriesNotAllowed(TidemarkError):
+    """The key is valid, but not for this series."""
+
+    status = 403
+    title = "The API key is not for this series"
 
 
 class SeriesNotFound(TidemarkError):
@@ -136,6 +168,17 @@ class BodyTooLarge(TidemarkError):
 
     status = 413
     title = "The body is too large"
+
+
+class RateLimitExceeded(TidemarkError):
+    """The key has asked for more than it may in a minute."""
+
+    status = 429
+    title = "Too much in one minute"
+
+    def __init__(self, detail: str, retry_after_s: int) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
 
 
 class ArtifactDamaged(TidemarkError):

@@ -5,15 +5,15 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 from fastapi.telemetry import TelemetryConfig
 
 from app import __version__
-from app.api import problems
+from app.api import openapi, problems
 from app.api.fast_lane import PredictionFastLane
+from app.api.gate import Authenticate, Gate
 from app.api.middleware import LimitBody, MeasureRequests, RefuseOtherSites
 from app.api.routes import aliases, bulk_fits, bulk_predictions, detection, health, models, series
-from app.api.schemas import Problem
+from app.api.sessions import Sessions
 from app.bootstrap import Services
 from app.dashboard import pages
 
@@ -44,25 +44,30 @@ def create_app(services: Services) -> FastAPI:
         redoc_url=None,
         telemetry=_TELEMETRY,
     )
+    sessions = Sessions(services.keyring, services.settings.session_secret.get_secret_value())
+    gate = Gate(services.keyring, services.limiter, sessions)
     app.add_middleware(RefuseOtherSites)
     app.add_middleware(LimitBody, max_body_mb=services.settings.max_body_mb)
     measures = services.metrics, services.latencies
+    app.add_middleware(Authenticate, gate)
     app.add_middleware(MeasureRequests, *measures)
     problems.install(app)
     hot = models, bulk_predictions, bulk_fits, detection
     for routes in (*hot, series, aliases, health, pages):
         app.include_router(routes.router(services))
     app.middleware_stack = PredictionFastLane(
-        app.build_middleware_stack(), services.settings, services.registry, *measures
+        app.build_middleware_stack(),
+        services.settings,
+        services.registry,
+        gate=gate,
+        metrics=measures[0],
+        latencies=measures[1],
     )
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    app.openapi = lambda: _openapi(app, services)  # type: ignore[method-assign]
     return app
 
 
-def _openapi(app: FastAPI) -> dict[str, Any]:
+def _openapi(app: FastAPI, services: Services) -> dict[str, Any]:
     if app.openapi_schema is None:
-        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-        document["components"]["schemas"] |= problem.pop("$defs") | {"Problem": problem}
-        app.openapi_schema = document
+        app.openapi_schema = openapi.describe(app, asks_for_keys=bool(services.keyring.is_required))
     return app.openapi_schema

@@ -32,7 +32,13 @@ class Pack:
 
 
 def new_version(
-    series_id: str, fitted: Fitted, history: Series, digests: tuple[bytes, bytes], place: PackPlace | None = None
+    series_id: str,
+    fitted: Fitted,
+    history: Series,
+    digests: tuple[bytes, bytes],
+    *,
+    created_by: str | None = None,
+    place: PackPlace | None = None,
 ) -> Version:
     """A version that has no number yet; `digests` are those of its model and of its training data."""
     return Version(
@@ -49,10 +55,11 @@ def new_version(
         created_at=datetime.now(UTC),
         place=place,
         choice=fitted.choice,
+        created_by=created_by,
     )
 
 
-def encode(fitted: Sequence[Fitted], histories: SeriesBatch) -> Pack:
+def encode(fitted: Sequence[Fitted], histories: SeriesBatch, created_by: str | None = None) -> Pack:
     """The pack of detectors and the series that they were fitted to, aligned."""
     files = [codec.encode(each.detector) for each in fitted]
     models, data = b"".join(files), training_data.encode_many(histories)
@@ -63,6 +70,6 @@ def encode(fitted: Sequence[Fitted], histories: SeriesBatch) -> Pack:
     for each, file, row, (series_id, history) in zip(fitted, files, rows, histories, strict=False):
         place = PackPlace(model_digest, offset, len(file), data_digest, row)
         digests = hashlib.sha256(file).digest(), training_data.digest_of(history)
-        versions.append(new_version(series_id, each, history, digests, place))
+        versions.append(new_version(series_id, each, history, digests, created_by=created_by, place=place))
         offset += len(file)
     return Pack(versions, models, data, model_digest, data_digest)

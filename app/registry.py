@@ -72,20 +72,27 @@ class ModelRegistry:
         self._loader = ModelLoader(ModelLookup(catalog), models, cache)
 
     def publish(
-        self, series_id: str, fitted: Fitted, history: Series, idempotency: Idempotency | None = None
+        self,
+        series_id: str,
+        fitted: Fitted,
+        history: Series,
+        idempotency: Idempotency | None = None,
+        created_by: str | None = None,
     ) -> Version:
         """Store a fitted detector and its training data as the next version of the series.
 
         Artifacts first, then the row: a crash leaves the whole version, or nothing that a reader sees.
         Raises DatabaseUnavailable, ArtifactStoreUnavailable, IdempotencyKeyReused.
         """
-        draft = _draft(series_id, fitted, history, idempotency)
+        draft = _draft(series_id, fitted, history, idempotency, created_by)
         self._store([draft])  # here and not in the commit, where a large one would hold up the others
         return self._commits.submit(draft).result()
 
-    def begin_publish(self, series_id: str, fitted: Fitted, history: Series) -> Future[Version]:
+    def begin_publish(
+        self, series_id: str, fitted: Fitted, history: Series, created_by: str | None = None
+    ) -> Future[Version]:
         """As `publish`, without waiting: for small models, whose artifacts are stored together with others'."""
-        return self._commits.submit(_draft(series_id, fitted, history, None))
+        return self._commits.submit(_draft(series_id, fitted, history, None, created_by))
 
     def publish_many(self, pack: Pack) -> list[Version]:
         """Store each version of a pack as the next one of its series, in their order; all or none.
@@ -267,7 +274,10 @@ def _ended(load: Future[LoadedModel]) -> LoadedModel | TidemarkError:
         return error
 
 
-def _draft(series_id: str, fitted: Fitted, history: Series, idempotency: Idempotency | None) -> _Draft:
+def _draft(
+    series_id: str, fitted: Fitted, history: Series, idempotency: Idempotency | None, created_by: str | None
+) -> _Draft:
     model, data = codec.encode(fitted.detector), training_data.encode(history)
     digests = hashlib.sha256(model).digest(), hashlib.sha256(data).digest()
-    return _Draft(Entry(new_version(series_id, fitted, history, digests), idempotency), model, data)
+    version = new_version(series_id, fitted, history, digests, created_by=created_by)
+    return _Draft(Entry(version, idempotency), model, data)

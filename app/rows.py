@@ -42,6 +42,7 @@ def version_row(version: Version, idempotency: Idempotency | None, pack_id: int 
         "model_length": None if place is None else place.model_length,
         "first_row": None if place is None else place.first_row,
         "choice": None if version.choice is None else _json_of_choice(version.choice),
+        "created_by": version.created_by,
     }
 
 
@@ -76,6 +77,7 @@ def version_of(row: Row[Any]) -> Version:
         created_at=row.created_at,
         place=_place(row),
         choice=_choice_of(row.choice),
+        created_by=row.created_by,
     )
 
 

@@ -51,6 +51,8 @@ class Version(NamedTuple):
     """None when each artifact is a file of its own."""
     choice: Choice | None = None
     """Why its detector was taken; None when the user named it."""
+    created_by: str | None = None
+    """Name of the API key that made it; None when none was asked for."""
 
     @property
     def model_address(self) -> Address:

@@ -28,6 +28,7 @@ from benchmark.freshness import measure_freshness
 from benchmark.growth import COLUMNS as GROWTH_COLUMNS
 from benchmark.growth import measure_growth
 from benchmark.imports import measure_imports
+from benchmark.keys import measure_keys
 from benchmark.measures import ROUNDS, SECONDS, say
 from benchmark.predictions import measure_many_points, measure_predictions
 from benchmark.stages import measure_stages
@@ -56,6 +57,11 @@ SECTIONS = (
         "The references are in `benchmark/reference.py`: the no-op is a FastAPI route that validates the same body, "
         "answers the same model and does nothing else; the wire is an ASGI function that reads the body and answers "
         "the same bytes. Both run on the same uvicorn.",
+    ),
+    Section(
+        "Keys",
+        {"keys": measure_keys},
+        "The key is looked up by its public beginning and compared by its SHA-256, on each request.",
     ),
     Section(
         "Fits",

@@ -15,12 +15,15 @@ from app.detectors import DETECTORS
 ROOT = Path(app.__file__).parent
 LAYERS = [
     "errors series config logs background batching",
-    "series_batch tables",
+    "api_keys series_batch tables",
     (
         "detectors artifacts sources sinks db telemetry simulation injection quality unit_jumps preconditions "
         "training_data"
     ),
-    "versions alarms migrations rows catalog model_cache model_lookup model_loader packs follower registry",
+    (
+        "versions alarms migrations rows catalog model_cache model_lookup model_loader packs follower registry "
+        "key_catalog keyring rate_limits"
+    ),
     "services",
     "bootstrap",
     "api dashboard",
@@ -31,14 +34,14 @@ LAYERS = [
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts.split()}
 FAMILIES = ("detectors", "artifacts", "sources", "sinks")
 ROOMS = {
-    "sqlalchemy": ("db", "rows", "catalog", "model_lookup", "migrations"),
+    "sqlalchemy": ("db", "rows", "catalog", "key_catalog", "model_lookup", "migrations"),
     "psycopg2": ("db",),
     "alembic": ("migrations",),
     "fastapi": ("main", "api", "dashboard"),
     "starlette": ("main", "api", "dashboard"),
     "uvicorn": ("cli",),
     "typer": ("cli",),
-    "redis": ("telemetry",),
+    "redis": ("telemetry", "rate_limits"),
     "prometheus_client": ("telemetry",),
     "obstore": ("artifacts.object_store",),
     "safetensors": ("detectors.codec",),

@@ -12,6 +12,8 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from app.api.fast_lane import INLINE_BODY_BYTES, PredictionFastLane
+from app.api.gate import Gate
+from app.api.sessions import Sessions
 from app.bootstrap import Services
 from app.detectors.mean_std import MeanStd, MeanStdParams
 from app.follower import POLL_INTERVAL_S
@@ -254,7 +256,10 @@ def lane(services: Services, ordinary: Ordinary) -> PredictionFastLane:
     """The fast lane before it, over one series that is in memory."""
     services.training.fit("s", history(1), MeanStd, MeanStdParams())
     services.registry.load("s", 0)
-    return PredictionFastLane(ordinary, services.settings, services.registry, services.metrics, services.latencies)
+    services.keyring.open()
+    gate = Gate(services.keyring, services.limiter, Sessions(services.keyring, ""))
+    measures = {"metrics": services.metrics, "latencies": services.latencies}
+    return PredictionFastLane(ordinary, services.settings, services.registry, gate=gate, **measures)
 
 
 def test_a_plain_prediction_never_reaches_the_application_and_is_timed(

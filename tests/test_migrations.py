@@ -22,7 +22,7 @@ from tests.crashing import history
 from tests.fleets import publish_many
 from tests.servers import REPOSITORY, Tidemark, run_tidemark
 
-TABLES = {"alembic_version", "series", "versions", "aliases", "changes", "packs"}
+TABLES = {"api_keys", "alembic_version", "series", "versions", "aliases", "changes", "packs"}
 BODY = {"timestamps": [1, 2, 3], "values": [1.0, 2.0, 3.0]}
 POINT = {"timestamp": 4, "value": 1.0}
 

@@ -9,10 +9,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from app.api import answers
+from app.api.callers import Caller
 from app.api.queries import PredictQuery
 from app.api.streams import BodyFile, SpoolFile
 from app.detectors.base import KINDS, Verdicts
-from app.errors import Fault, InvalidInput, MalformedBody
+from app.errors import Fault, InvalidInput, MalformedBody, RateLimitExceeded
 from app.series import FloatArray, Series, is_time
 from app.series_batch import SeriesBatch
 from app.services.prediction import BatchVerdicts, PredictionService
@@ -96,11 +97,17 @@ def _read_batches(body: BodyFile) -> Iterator[Grouped]:
         raise malformed("an Arrow stream", error, []) from error
 
 
-def judge_rows(batches: Iterator[Grouped], prediction: PredictionService, query: PredictQuery, sink: SpoolFile) -> None:
+def judge_rows(
+    batches: Iterator[Grouped], prediction: PredictionService, query: PredictQuery, caller: Caller, sink: SpoolFile
+) -> None:
     """Write an Arrow stream of verdicts to `sink`: for each batch of rows one, row for row."""
     with pa.ipc.new_stream(sink, _JUDGED) as writer:
         for batch, order in batches:
-            judged = prediction.predict_batch(batch, *query)
+            try:
+                caller.charge_points(len(batch.values))
+                judged = prediction.predict_batch(batch, *query, check_series=caller.check_series)
+            except RateLimitExceeded as error:
+                judged = BatchVerdicts.nothing(len(batch.values), error.status)
             writer.write_batch(_judged_batch(judged if order is None else judged.take(np.argsort(order))))
 
 

@@ -50,6 +50,11 @@ class PredictBody(NamedTuple):
     context: Series | None = None
     """The points before the first; None for the end of the training data."""
 
+    @property
+    def points_count(self) -> int:
+        """How many points there are to judge."""
+        return len(self.points) if isinstance(self.points, Series) else 1
+
 
 def refuse_binary(beginning: bytes) -> None:
     """Raises MalformedBody when lines begin like a file of another kind: else each of them would be a fault."""

@@ -16,6 +16,7 @@ from app.errors import (
     CrossSiteRequest,
     InvalidInput,
     PreconditionFailed,
+    RateLimitExceeded,
     SeriesNotFound,
     TidemarkError,
     Unavailable,
@@ -73,12 +74,14 @@ IDEMPOTENCY_KEY_PARAMETER = {
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _DESCRIPTIONS = {
-    403: "A page of another site sent it.",
+    401: "No valid API key came with it.",
+    403: "A page of another site sent it, or the API key is not for this or not for this series.",
     404: "There is no such series, version or alias.",
     409: "An alias points at the version.",
     410: "It was deleted.",
     412: "If-Match or If-None-Match does not hold.",
     413: "The body exceeds MAX_BODY_MB.",
+    429: "The API key has asked for too much in this minute; see Retry-After.",
     422: "Every fault of the request, all at once.",
     500: "A stored artifact is damaged.",
     503: "The database, the artifact store or Redis is away; see Retry-After.",
@@ -138,7 +141,7 @@ def _problem(status: int) -> dict[str, Any]:
         "description": _DESCRIPTIONS[status],
         "content": {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
-    if status == Unavailable.status:
+    if status in {Unavailable.status, RateLimitExceeded.status}:
         answer["headers"] = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
     return answer
 

@@ -13,6 +13,8 @@ from urllib.parse import parse_qsl
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import answers, bodies, formats
+from app.api.callers import CALLER
+from app.api.gate import Gate
 from app.api.queries import PredictQuery, parse_predict_query
 from app.config import Settings
 from app.errors import Fault
@@ -33,11 +35,19 @@ class PredictionFastLane:
     """Answers plain predictions, and measures them as `MeasureRequests` does the others."""
 
     def __init__(
-        self, app: ASGIApp, settings: Settings, registry: ModelRegistry, metrics: Metrics, latencies: LatencyHistory
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        registry: ModelRegistry,
+        *,
+        gate: Gate,
+        metrics: Metrics,
+        latencies: LatencyHistory,
     ) -> None:
         self._app = app
         self._max_points = settings.max_points
         self._registry = registry
+        self._gate = gate
         self._metrics = metrics
         self._latencies = latencies
 
@@ -54,6 +64,8 @@ class PredictionFastLane:
             await self._app(scope, _again(message, receive), send)
             return
         headers = [(b"content-length", b"%d" % len(answer)), _CONTENT_TYPE]
+        if (meter := scope[CALLER].meter) is not None:
+            headers += meter.headers()
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
         duration_s = time.perf_counter() - started
@@ -65,11 +77,14 @@ class PredictionFastLane:
         if message.get("more_body"):
             return None
         query = _query(scope["query_string"])
-        model = None if query is None else self._registry.find_loaded(scope["path"][len(_PREFIX) :], query.selector)
+        series_id = scope["path"][len(_PREFIX) :]
+        model = None if query is None else self._registry.find_loaded(series_id, query.selector)
         if model is None or query is None or not model.detector.is_quick_to_judge:
             return None
         try:
+            caller = self._gate.admit(scope, ("predict", series_id))
             body = bodies.parse_prediction(message.get("body", b""), self._max_points, [])
+            caller.charge_points(body.points_count)
             return answers.judge(model, body, query)
         except Exception:  # noqa: BLE001  faults, ours too, are answered in one place, and not here
             return None

@@ -8,6 +8,8 @@ import orjson
 
 from app.api import answers, bodies, problems
 from app.api.bodies import PredictBody
+from app.api.callers import ANYONE, Caller
+from app.api.parameters import refuse
 from app.api.queries import PredictQuery
 from app.api.streams import Line
 from app.config import Settings
@@ -89,23 +91,35 @@ def with_defaults(fields: Mapping[str, object], defaults: FitDefaults) -> Mappin
     return {**fields, "detector": default_detector(fields.get("params"), defaults.default)}
 
 
-def read_fits(lines: Sequence[Line], settings: Settings, defaults: FitDefaults) -> list[Asked[FitJob]]:
+def read_fits(
+    lines: Sequence[Line], settings: Settings, defaults: FitDefaults, caller: Caller = ANYONE
+) -> list[Asked[FitJob]]:
     """The fits that lines ask for, each or what is wrong with it."""
 
     def parse(series_id: str, fields: Mapping[str, object], faults: list[Fault]) -> FitJob:
-        return FitJob(series_id, *bodies.parse_fit_fields(with_defaults(fields, defaults), settings, faults))
+        job = FitJob(series_id, *bodies.parse_fit_fields(with_defaults(fields, defaults), settings, faults))
+        caller.charge_points(len(job.history))
+        return job
 
-    return [_read(line, settings, parse) for line in lines]
+    return [_read(line, settings, caller, parse) for line in lines]
 
 
-def read_table(batch: SeriesBatch, settings: Settings, defaults: FitDefaults) -> list[Asked[FitJob]]:
+def read_table(
+    batch: SeriesBatch, settings: Settings, defaults: FitDefaults, caller: Caller = ANYONE
+) -> list[Asked[FitJob]]:
     """A fit of each series of a table, or what is wrong with it."""
     all_faults = batch.faults(settings.min_training_data_points, settings.max_points)
     asked = []
     for (raw, history), faults in zip(batch, all_faults, strict=True):
         series_id = parse_series_id(raw, faults, "body")
-        job = FitJob(series_id, history, defaults.detector, defaults.params)
-        asked.append(Asked(None, series_id or None, InvalidInput(faults) if faults else job))
+        wanted: FitJob | TidemarkError = FitJob(series_id, history, defaults.detector, defaults.params)
+        try:
+            caller.check_series(series_id)
+            refuse(faults)
+            caller.charge_points(len(history))
+        except TidemarkError as error:
+            wanted = error
+        asked.append(Asked(None, series_id or None, wanted))
     return asked
 
 
@@ -119,14 +133,15 @@ def fit_answers(asked: Sequence[Asked[FitJob]], outcomes: Sequence[Version | Tid
     )
 
 
-def detected(line: Line, settings: Settings, defaults: FitDefaults) -> bytes:
+def detected(line: Line, settings: Settings, defaults: FitDefaults, caller: Caller) -> bytes:
     """The answer to a line that asks for detection: the fields of a `Detection` with its status, or a problem."""
 
     def parse(series_id: str, fields: Mapping[str, object], faults: list[Fault]) -> FitJob:
         parsed = bodies.parse_fit_fields(with_defaults(fields, defaults), settings, faults, varies=False)
+        caller.charge_points(len(parsed.history))
         return FitJob(series_id, *parsed)
 
-    ask = _read(line, settings, parse)
+    ask = _read(line, settings, caller, parse)
     if isinstance(ask.wanted, TidemarkError):
         return _problem_line(ask, ask.wanted)
     _, history, detector, params = ask.wanted
@@ -134,7 +149,9 @@ def detected(line: Line, settings: Settings, defaults: FitDefaults) -> bytes:
     return orjson.dumps({"series_id": ask.series_id, "status": 200} | fields, option=_OPTIONS)
 
 
-def judging(registry: ModelRegistry, settings: Settings, query: PredictQuery) -> Callable[[Sequence[Line]], bytes]:
+def judging(
+    registry: ModelRegistry, settings: Settings, query: PredictQuery, caller: Caller
+) -> Callable[[Sequence[Line]], bytes]:
     """Turns lines into answers: the fields of a `PointAnswer` or `PointsAnswer` with its status, or a problem.
 
     A line that names no version means that of the query.
@@ -142,10 +159,12 @@ def judging(registry: ModelRegistry, settings: Settings, query: PredictQuery) ->
 
     def parse(_: str, fields: Mapping[str, object], faults: list[Fault]) -> Prediction:
         selector = bodies.parse_version_field(fields, query.selector, faults)
-        return Prediction(selector, bodies.parse_points_fields(fields, settings.max_points, faults))
+        body = bodies.parse_points_fields(fields, settings.max_points, faults)
+        caller.charge_points(body.points_count)
+        return Prediction(selector, body)
 
     def judge(lines: Sequence[Line]) -> bytes:
-        asked = [_read(line, settings, parse) for line in lines]
+        asked = [_read(line, settings, caller, parse) for line in lines]
         models = iter(registry.load_many(list(_models_of(asked))))
         return b"".join([_judged(ask, models, query) for ask in asked])
 
@@ -180,7 +199,7 @@ def _problem_line(ask: Asked[Wanted], error: TidemarkError) -> bytes:
 
 
 def _read(
-    line: Line, settings: Settings, parse: Callable[[str, Mapping[str, object], list[Fault]], Wanted]
+    line: Line, settings: Settings, caller: Caller, parse: Callable[[str, Mapping[str, object], list[Fault]], Wanted]
 ) -> Asked[Wanted]:
     if line.data is None:
         error = BodyTooLarge(f"A line may have {settings.max_body_mb} MB (MAX_BODY_MB): send the series in parts.")
@@ -190,6 +209,7 @@ def _read(
     try:
         fields = bodies.parse_object(line.data, faults)
         series_id = bodies.parse_series_field(fields, faults)
+        caller.check_series(series_id)
         return Asked(line.number, series_id, parse(series_id, fields, faults))
-    except InvalidInput as error:
+    except TidemarkError as error:
         return Asked(line.number, series_id or None, error)

@@ -157,6 +157,7 @@ class VersionItem(BaseModel):
     data_digest: Digest
     libraries: Annotated[dict[str, str], Field(description="Versions of the libraries that fitted it.")]
     created_at: datetime
+    created_by: Annotated[str | None, Field(description="The API key that made it; null when none was asked for.")]
 
     @classmethod
     def of(cls, version: Version) -> Self:
@@ -173,6 +174,7 @@ class VersionItem(BaseModel):
             data_digest=version.data_digest.hex(),
             libraries=dict(version.libraries),
             created_at=version.created_at,
+            created_by=version.created_by,
         )
 
 

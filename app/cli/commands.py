@@ -13,6 +13,7 @@ import uvicorn
 
 from app import __version__
 from app.bootstrap import build
+from app.cli.keys import keys
 from app.cli.protocol import LimitedHttpProtocol
 from app.cli.schema import PATIENT_S, migrate_embedded, migrate_now
 from app.cli.tuning import tune
@@ -31,6 +32,7 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     help="Tidemark: anomaly detection as a service.",
 )
+cli.add_typer(keys, name="keys")
 
 
 def run() -> None:
@@ -54,6 +56,7 @@ def serve(
     migrate_embedded(settings)
     tune()
     services = build(settings)
+    services.keyring.open()
     config = uvicorn.Config(
         create_app(services),
         host=settings.host,

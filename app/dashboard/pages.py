@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
+from app.api.callers import Caller, CallerOf
 from app.api.documentation import READING, Responses, answer, problems
 from app.api.parameters import (
     SELECTOR_DESCRIPTION,
@@ -49,9 +50,10 @@ _Selector = Annotated[
 ]
 
 
-def _select_version(faults: Faults, series_id: _SeriesId, version: _Selector = "") -> SelectedVersion:
+def _select_version(faults: Faults, caller: CallerOf, series_id: _SeriesId, version: _Selector = "") -> SelectedVersion:
     found: list[Fault] = []
     selected = SelectedVersion(parse_series_id(series_id, found), _parse_selector(version, found))
+    caller.check_series(selected.series_id)
     faults += [fault._replace(location="query") for fault in found]
     return selected
 
@@ -77,21 +79,21 @@ def router(services: Services) -> APIRouter:
 
     @routes.head("/", include_in_schema=False)
     @routes.get("/", include_in_schema=False)
-    def home(request: Request, search: str = "", cursor: str = "") -> Response:
-        return pages.answer(request, "home.html", lambda: list_series(request, search.strip(), cursor))
+    def home(request: Request, caller: CallerOf, search: str = "", cursor: str = "") -> Response:
+        return pages.answer(request, "home.html", lambda: list_series(request, caller, search.strip(), cursor))
 
-    def list_series(request: Request, search: str, cursor: str) -> Fields:
+    def list_series(request: Request, caller: Caller, search: str, cursor: str) -> Fields:
         _check_texts(search=search, cursor=cursor)
-        found = catalog.list_series(SERIES_ON_A_PAGE + 1, cursor or None, search or None)
+        found = catalog.list_series(SERIES_ON_A_PAGE + 1, cursor or None, search or None, caller.series)
         page, rest = found[:SERIES_ON_A_PAGE], found[SERIES_ON_A_PAGE:]
-        trained = catalog.count_series()
+        trained = catalog.count_series(visible=caller.series)
         return {
             "page": page,
             "next_cursor": page[-1].series_id if rest else None,
             "cursor": cursor,
             "search": search,
             "trained": trained,
-            "matches": catalog.count_series(search) if search else trained,
+            "matches": catalog.count_series(search, caller.series) if search else trained,
             "base_url": str(request.base_url).rstrip("/"),
         }
 
@@ -101,14 +103,14 @@ def router(services: Services) -> APIRouter:
         response_class=HTMLResponse,
         responses=_SEE_HOME | _SHOWING,
     )
-    def plot(request: Request, series_id: _SeriesIdOrNone = "", version: _Selector = "") -> Response:
+    def plot(request: Request, caller: CallerOf, series_id: _SeriesIdOrNone = "", version: _Selector = "") -> Response:
         if series_id == "" and _is_selector(version):
             return RedirectResponse("./")
-        return pages.answer(request, "plot.html", lambda: show_version(series_id, version))
+        return pages.answer(request, "plot.html", lambda: show_version(caller, series_id, version))
 
-    def show_version(series_id: str, raw_version: str) -> Fields:
+    def show_version(caller: Caller, series_id: str, raw_version: str) -> Fields:
         faults: list[Fault] = []
-        selected = _select_version(faults, series_id, raw_version)
+        selected = _select_version(faults, caller, series_id, raw_version)
         refuse(faults)
         version = catalog.get_version(*selected)
         older, newer = catalog.neighbours(version.series_id, version.version)

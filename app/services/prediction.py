@@ -1,6 +1,6 @@
 """Predicting: verdicts on points, by whichever version is meant."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Self
 
@@ -18,6 +18,10 @@ from app.versions import LoadedModel, Selector
 _OK = 200
 
 
+def _allow(_: str) -> None:
+    """Every series."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class BatchVerdicts:
     """What the models of many series say of n points.
@@ -30,9 +34,9 @@ class BatchVerdicts:
     verdicts: Verdicts
 
     @classmethod
-    def nothing(cls, n: int) -> Self:
-        """Of n points that are none so far."""
-        return cls(np.full(n, InvalidInput.status, np.int16), np.zeros(n, np.int32), Verdicts.unknown(n))
+    def nothing(cls, n: int, status: int = InvalidInput.status) -> Self:
+        """Of n points that are not judged so far."""
+        return cls(np.full(n, status, np.int16), np.zeros(n, np.int32), Verdicts.unknown(n))
 
     def put(self, points: slice | NDArray[np.intp], version: int, verdicts: Verdicts) -> None:
         """Set what is said of these points."""
@@ -67,17 +71,25 @@ class PredictionService:
         return model.version, model.detector.score(points)
 
     def predict_batch(
-        self, batch: SeriesBatch, selector: Selector, budget: AlarmBudget | None = None, lookahead_points: int = 0
+        self,
+        batch: SeriesBatch,
+        selector: Selector,
+        budget: AlarmBudget | None = None,
+        lookahead_points: int = 0,
+        *,
+        check_series: Callable[[str], None] = _allow,
     ) -> BatchVerdicts:
         """Verdicts on the points of many series, aligned with the points of the batch; raises nothing for any of them.
 
         A point that is no point is 422, and so is every one of a series whose name is none or to which the budget
-        means nothing.
+        means nothing. A series for which `check_series` raises has the status of that error.
         """
         judged = BatchVerdicts.nothing(len(batch.values))
         is_point = is_time(batch.timestamps_s) & np.isfinite(batch.values)
         bounds = batch.offsets.tolist()
-        for model, start, end in zip(self._models(batch.series_ids, selector), bounds, bounds[1:], strict=False):
+        for model, start, end in zip(
+            self._models(batch.series_ids, selector, check_series), bounds, bounds[1:], strict=False
+        ):
             try:
                 if isinstance(model, TidemarkError):
                     raise model
@@ -91,13 +103,19 @@ class PredictionService:
                 judged.status[start:end][is_point[start:end]] = error.status
         return judged
 
-    def _models(self, series_ids: Sequence[str], selector: Selector) -> list[LoadedModel | TidemarkError]:
-        names = [_parse_name(series_id) for series_id in series_ids]
+    def _models(
+        self, series_ids: Sequence[str], selector: Selector, check_series: Callable[[str], None]
+    ) -> list[LoadedModel | TidemarkError]:
+        names = [_parse_name(series_id, check_series) for series_id in series_ids]
         loaded = iter(self._registry.load_many([(name, selector) for name in names if isinstance(name, str)]))
         return [next(loaded) if isinstance(name, str) else name for name in names]
 
 
-def _parse_name(raw: str) -> str | InvalidInput:
+def _parse_name(raw: str, check_series: Callable[[str], None]) -> str | TidemarkError:
     faults: list[Fault] = []
     name = parse_series_id(raw, faults, "body")
+    try:
+        check_series(name)
+    except TidemarkError as error:
+        return error
     return InvalidInput(faults) if faults else name

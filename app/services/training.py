@@ -36,6 +36,7 @@ class Prepared(NamedTuple):
 class TrainingService:
     """Fits a detector to a history and publishes it as the next version of its series.
 
+    `created_by` is the name of the API key that asked for it, which the version keeps.
     A detector that chooses takes about `fit_budget_s` seconds for that, for each series.
     """
 
@@ -49,7 +50,9 @@ class TrainingService:
         history: Series,
         detector: type[Detector],
         params: DetectorParams,
+        *,
         idempotency_key: str | None = None,
+        created_by: str | None = None,
     ) -> Version:
         """Fit, publish, and give the new version; with a key, the one that the same request has made before.
 
@@ -61,23 +64,28 @@ class TrainingService:
             if replay := self._registry.find_replay(series_id, idempotency):
                 return replay
         fitted = detector.fit_within(history, params, self._fit_budget_s)
-        return self._registry.publish(series_id, fitted, history, idempotency)
+        return self._registry.publish(series_id, fitted, history, idempotency, created_by)
 
     def begin_fit(
-        self, series_id: str, history: Series, detector: type[Detector], params: DetectorParams
+        self,
+        series_id: str,
+        history: Series,
+        detector: type[Detector],
+        params: DetectorParams,
+        created_by: str | None = None,
     ) -> Future[Version]:
         """As `fit`, without waiting for the store: for histories that are fitted in no time."""
         fitted = detector.fit_within(history, params, self._fit_budget_s)
-        return self._registry.begin_publish(series_id, fitted, history)
+        return self._registry.begin_publish(series_id, fitted, history, created_by)
 
-    def prepare(self, jobs: Sequence[FitJob | TidemarkError]) -> Prepared:
+    def prepare(self, jobs: Sequence[FitJob | TidemarkError], created_by: str | None = None) -> Prepared:
         """Fit each job: all the computing of a bulk fit and none of its waiting. `publish` must follow."""
         sound = [job for job in jobs if isinstance(job, FitJob)]
         if not sound:
             return Prepared(jobs, None)
         fitted = [job.detector.fit_within(job.history, job.params, self._fit_budget_s) for job in sound]
         histories = SeriesBatch.of([(job.series_id, job.history) for job in sound])
-        return Prepared(jobs, packs.encode(fitted, histories))
+        return Prepared(jobs, packs.encode(fitted, histories, created_by))
 
     def publish(self, prepared: Prepared) -> list[Version | TidemarkError]:
         """Make each job the next version of its series, in their order; what was refused stays an error.

@@ -9,6 +9,7 @@ from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
 from app.api import arrow, formats, lines
+from app.api.callers import Caller, caller_of
 from app.api.documentation import (
     BULK_FITTING,
     FIT_LINE,
@@ -52,38 +53,41 @@ def router(services: Services) -> APIRouter:
         },
     )
     async def fit(request: Request) -> Response:
-        defaults = lines.parse_defaults(request.query_params.multi_items())
+        defaults, caller = lines.parse_defaults(request.query_params.multi_items()), caller_of(request)
         content_type = request.headers.get("content-type")
         if formats.is_table(content_type):
             parse = partial(arrow.parse_histories, is_parquet=formats.names(formats.PARQUET, content_type))
-            reads = _of_table(
-                await run_in_threadpool(parse, await request.body(), settings.max_points, []), settings, defaults
-            )
+            table = await run_in_threadpool(parse, await request.body(), settings.max_points, [])
+            reads = _of_table(table, settings, defaults, caller)
         else:
-            reads = _of_lines(await open_lines(request), settings, defaults)
-        return StreamedAnswer(partial(_fit_all, services.training, reads), formats.NDJSON)
+            reads = _of_lines(await open_lines(request), settings, defaults, caller)
+        return StreamedAnswer(partial(_fit_all, services.training, reads, caller), formats.NDJSON)
 
     return routes
 
 
-async def _of_lines(pieces: AsyncIterator[bytes], settings: Settings, defaults: FitDefaults) -> AsyncIterator[Read]:
+async def _of_lines(
+    pieces: AsyncIterator[bytes], settings: Settings, defaults: FitDefaults, caller: Caller
+) -> AsyncIterator[Read]:
     limit_bytes = settings.max_body_mb * _MB
     batches = batches_of_lines(pieces, limit_bytes, enough_lines=ENOUGH_SERIES, enough_bytes=ENOUGH_BYTES)
     async for batch in batches:
-        yield partial(lines.read_fits, batch, settings, defaults)
+        yield partial(lines.read_fits, batch, settings, defaults, caller)
 
 
-async def _of_table(table: SeriesBatch, settings: Settings, defaults: FitDefaults) -> AsyncIterator[Read]:
+async def _of_table(
+    table: SeriesBatch, settings: Settings, defaults: FitDefaults, caller: Caller
+) -> AsyncIterator[Read]:
     for batch in table.cut(ENOUGH_SERIES, ENOUGH_POINTS):
-        yield partial(lines.read_table, batch, settings, defaults)
+        yield partial(lines.read_table, batch, settings, defaults, caller)
 
 
-async def _fit_all(training: TrainingService, reads: AsyncIterator[Read], spool: Spool) -> None:
+async def _fit_all(training: TrainingService, reads: AsyncIterator[Read], caller: Caller, spool: Spool) -> None:
     """Compute one batch while the one before it is published; answers are in the order of the request."""
     publishing: asyncio.Future[None] | None = None
     try:
         async for read in reads:
-            asked, prepared = await run_in_threadpool(_compute, training, read)
+            asked, prepared = await run_in_threadpool(_compute, training, read, caller)
             if publishing is not None:
                 await publishing
             publishing = asyncio.ensure_future(_publish(training, asked, prepared, spool))
@@ -92,9 +96,9 @@ async def _fit_all(training: TrainingService, reads: AsyncIterator[Read], spool:
             await publishing
 
 
-def _compute(training: TrainingService, read: Read) -> tuple[list[Asked[FitJob]], Prepared]:
+def _compute(training: TrainingService, read: Read, caller: Caller) -> tuple[list[Asked[FitJob]], Prepared]:
     asked = read()
-    return asked, training.prepare([ask.wanted for ask in asked])
+    return asked, training.prepare([ask.wanted for ask in asked], caller.name)
 
 
 async def _publish(training: TrainingService, asked: list[Asked[FitJob]], prepared: Prepared, spool: Spool) -> None:

@@ -8,6 +8,7 @@ from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
 from app.api import arrow, formats, lines
+from app.api.callers import caller_of
 from app.api.documentation import (
     BUDGET_PARAMETERS,
     BULK_JUDGING,
@@ -49,9 +50,10 @@ def router(services: Services) -> APIRouter:
         faults: list[Fault] = []
         query = parse_predict_query(request.query_params.multi_items(), faults)
         refuse(faults)
+        caller = caller_of(request)
         if not formats.names(formats.ARROW, request.headers.get("content-type")):
             batches = batches_of_lines(await open_lines(request), limit_bytes, enough_lines=1, enough_bytes=1)
-            judge = lines.judging(services.registry, services.settings, query)
+            judge = lines.judging(services.registry, services.settings, query, caller)
 
             async def write_lines(spool: Spool) -> None:
                 async for batch in batches:
@@ -62,7 +64,7 @@ def router(services: Services) -> APIRouter:
         rows = await to_thread.run_sync(arrow.open_rows, BodyFile(request, limit_bytes), limiter=readers)
 
         async def write_rows(spool: Spool) -> None:
-            judge = partial(arrow.judge_rows, rows, services.prediction, query, SpoolFile(spool))
+            judge = partial(arrow.judge_rows, rows, services.prediction, query, caller, SpoolFile(spool))
             await to_thread.run_sync(judge, limiter=readers)
 
         return StreamedAnswer(write_rows, formats.ARROW)

@@ -9,6 +9,7 @@ from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
 from app.api import answers, arrow, bodies, formats, lines
+from app.api.callers import Caller, caller_of
 from app.api.documentation import (
     BULK_FITTING,
     FIT_LINE,
@@ -48,34 +49,38 @@ def router(services: Services) -> APIRouter:
     )
     async def detect(request: Request) -> Response:
         defaults = lines.parse_defaults(request.query_params.multi_items(), DETECTOR_IN_VIEW)
-        content_type = request.headers.get("content-type")
+        content_type, caller = request.headers.get("content-type"), caller_of(request)
         if formats.names(formats.NDJSON, content_type):
             pieces = await open_lines(request)
-            return StreamedAnswer(partial(_write_lines, settings, defaults, pieces), formats.NDJSON)
+            return StreamedAnswer(partial(_write_lines, settings, defaults, caller, pieces), formats.NDJSON)
         judge = _detect_rows if formats.names(formats.ARROW, content_type) else _detect_one
-        return await run_in_threadpool(judge, settings, defaults, await request.body())
+        return await run_in_threadpool(judge, settings, defaults, caller, await request.body())
 
     return routes
 
 
-async def _write_lines(settings: Settings, defaults: lines.FitDefaults, pieces: lines.Pieces, spool: Spool) -> None:
+async def _write_lines(
+    settings: Settings, defaults: lines.FitDefaults, caller: Caller, pieces: lines.Pieces, spool: Spool
+) -> None:
     limit_bytes = settings.max_body_mb * _MB
     async for batch in batches_of_lines(pieces, limit_bytes, enough_lines=1, enough_bytes=1):
         for line in batch:
-            spool.write(await run_in_threadpool(lines.detected, line, settings, defaults))
+            spool.write(await run_in_threadpool(lines.detected, line, settings, defaults, caller))
 
 
-def _detect_one(settings: Settings, defaults: lines.FitDefaults, body: bytes) -> Response:
+def _detect_one(settings: Settings, defaults: lines.FitDefaults, caller: Caller, body: bytes) -> Response:
     faults: list[Fault] = []
     fields = lines.with_defaults(bodies.parse_object(body, faults), defaults)
     asked = bodies.parse_fit_fields(fields, settings, faults, varies=False)
+    caller.charge_points(len(asked.history))
     content = answers.detection_fields(asked.detector.name, asked.detector.detect(asked.history, asked.params))
     return Response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), media_type=formats.JSON)
 
 
-def _detect_rows(settings: Settings, defaults: lines.FitDefaults, body: bytes) -> Response:
+def _detect_rows(settings: Settings, defaults: lines.FitDefaults, caller: Caller, body: bytes) -> Response:
     batch, order = arrow.parse_rows(body, settings.max_points, [])
     faults = batch.faults(settings.min_training_data_points, settings.max_points, varies=False)
+    caller.charge_points(len(batch.values))
     judged = _detect_batch(batch, faults, defaults)
     if order is not None:
         judged = judged.take(np.argsort(order))

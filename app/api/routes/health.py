@@ -5,6 +5,7 @@ from collections.abc import Callable
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
+from app.api.callers import CallerOf
 from app.api.documentation import problems
 from app.api.schemas import Alive, Health, Latency, Ready
 from app.bootstrap import Services
@@ -20,9 +21,9 @@ def router(services: Services) -> APIRouter:
     routes = APIRouter(tags=["health"])
 
     @routes.get("/healthcheck", summary="Series trained and request latencies", responses=problems(Unavailable))
-    def healthcheck() -> Health:
+    def healthcheck(caller: CallerOf) -> Health:
         return Health(
-            series_trained=services.registry.catalog.count_series(),
+            series_trained=services.registry.catalog.count_series(visible=caller.series),
             inference_latency_ms=latency("inference"),
             training_latency_ms=latency("training"),
         )

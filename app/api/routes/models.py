@@ -10,6 +10,7 @@ from starlette.datastructures import Headers
 
 from app.api import answers, arrow, bodies, formats
 from app.api.bodies import PredictBody
+from app.api.callers import Caller, caller_of
 from app.api.documentation import (
     BUDGET_PARAMETERS,
     FITTING,
@@ -82,10 +83,11 @@ def router(services: Services) -> APIRouter:
         faults: list[Fault] = []
         series_id = parse_series_id(request.path_params["series_id"], faults)
         query = parse_predict_query(request.query_params.multi_items(), faults)
-        content = PointFormat.of(request.headers)
+        content, caller = PointFormat.of(request.headers), caller_of(request)
         if len(body) > INLINE_BODY_BYTES:
-            return await run_in_threadpool(judge, series_id, query, body, content, faults)
+            return await run_in_threadpool(judge, series_id, query, body, content, caller=caller, faults=faults)
         points = content.parse(body, services.settings.max_points, faults)
+        caller.charge_points(points.points_count)
         model = services.registry.find_loaded(series_id, query.selector)
         if model is None:  # shielded, since others may wait for the same load
             model = await asyncio.shield(asyncio.wrap_future(services.registry.begin_load(series_id, query.selector)))
@@ -93,8 +95,11 @@ def router(services: Services) -> APIRouter:
             return content.answer(model, points, query)
         return await run_in_threadpool(content.answer, model, points, query)
 
-    def judge(series_id: str, query: PredictQuery, body: bytes, content: PointFormat, faults: list[Fault]) -> Response:
+    def judge(
+        series_id: str, query: PredictQuery, body: bytes, content: PointFormat, *, caller: Caller, faults: list[Fault]
+    ) -> Response:
         points = content.parse(body, services.settings.max_points, faults)
+        caller.charge_points(points.points_count)
         return content.answer(services.registry.load(series_id, query.selector), points, query)
 
     @routes.post(
@@ -112,14 +117,19 @@ def router(services: Services) -> APIRouter:
         faults: list[Fault] = []
         series_id = parse_series_id(request.path_params["series_id"], faults)
         key = parse_idempotency_key(request.headers.get("idempotency-key"), faults)
+        caller = caller_of(request)
         if len(body) <= INLINE_BODY_BYTES and key is None:
             parsed = bodies.parse_fit(body, services.settings, faults)
             if parsed.detector.is_quick_to_fit(parsed.params):
-                return answers.fit_answer(await asyncio.wrap_future(services.training.begin_fit(series_id, *parsed)))
-        return await run_in_threadpool(train, series_id, body, key, faults)
+                caller.charge_points(len(parsed.history))
+                fitting = services.training.begin_fit(series_id, *parsed, created_by=caller.name)
+                return answers.fit_answer(await asyncio.wrap_future(fitting))
+        return await run_in_threadpool(train, series_id, body, key, caller, faults)
 
-    def train(series_id: str, body: bytes, key: str | None, faults: list[Fault]) -> Response:
+    def train(series_id: str, body: bytes, key: str | None, caller: Caller, faults: list[Fault]) -> Response:
         parsed = bodies.parse_fit(body, services.settings, faults)
-        return answers.fit_answer(services.training.fit(series_id, *parsed, idempotency_key=key))
+        caller.charge_points(len(parsed.history))
+        version = services.training.fit(series_id, *parsed, idempotency_key=key, created_by=caller.name)
+        return answers.fit_answer(version)
 
     return routes

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
+from app.api.callers import CallerOf
 from app.api.documentation import CHANGING, DELETED, LISTING, NOT_MODIFIED, READING, problems
 from app.api.parameters import Conditions, Faults, Limit, NumberedPath, SelectedPath, SeriesPath, refuse
 from app.api.reports import VersionDetail
@@ -31,6 +32,7 @@ def router(services: Services) -> APIRouter:
 
     @routes.get("", summary="What is trained", responses=LISTING)
     def list_series(
+        caller: CallerOf,
         limit: Limit = 100,
         cursor: Annotated[
             str | None, Query(description="`next_cursor` of the page before.", max_length=200, pattern=_NO_NUL)
@@ -39,7 +41,7 @@ def router(services: Services) -> APIRouter:
             str | None, Query(description="Part of a series' name.", max_length=200, pattern=_NO_NUL)
         ] = None,
     ) -> SeriesPage:
-        found = catalog.list_series(limit + 1, cursor, search)
+        found = catalog.list_series(limit + 1, cursor, search, caller.series)
         page, rest = found[:limit], found[limit:]
         next_cursor = page[-1].series_id if rest else None
         return SeriesPage(series=[SeriesItem.of(summary) for summary in page], next_cursor=next_cursor)

@@ -1,0 +1,160 @@
+"""The gate: lets a request in by its key, its scope and its series, before anything else looks at it."""
+
+from urllib.parse import quote
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app import api_keys
+from app.api.callers import ANYONE, CALLER, Caller
+from app.api.problems import answer_error
+from app.api.sessions import Sessions
+from app.errors import KeyUnknown, TidemarkError, Unauthenticated
+from app.keyring import Keyring
+from app.rate_limits import RateLimiter
+
+PUBLIC = frozenset({"livez", "readyz", "docs", "openapi.json", "static", "sign-in", "sign-out"})
+"""First parts of the paths that need no key: they tell nothing of what is stored."""
+PAGES = frozenset({"/", "/plot"})
+_SCOPES: dict[str, api_keys.Scope] = {"fit": "fit", "predict": "predict", "detect": "predict"}
+_OF_A_SERIES = frozenset({"fit", "predict", "series"})
+_READING = frozenset({"GET", "HEAD"})
+_ADMITTED = "tidemark.admitted"
+_SEE_OTHER = 303
+_BEARER = b"bearer "
+_SEND_ONE = "send one as `Authorization: Bearer tm_...` or `X-API-Key: tm_...`"
+
+
+Wanted = tuple[api_keys.Scope | None, str | None]
+"""The scope that a request needs, None where no key is needed; and the series in its path, if one is."""
+
+
+def wanted(method: str, path: str) -> Wanted:
+    """What this request needs. What is not known needs a key too: nothing is open because it was forgotten."""
+    _, first, second, *_ = [*path.split("/", 3), "", ""]
+    if first in PUBLIC:
+        return None, None
+    series_id = second.strip() if second and first in _OF_A_SERIES else None
+    reading: api_keys.Scope = "read" if method in _READING or first != "series" else "admin"
+    return _SCOPES.get(first, reading), series_id
+
+
+class KeysUnread(Exception):
+    """Whether keys are asked for at all is not known before they were read once."""
+
+
+class Gate:
+    """Says who calls, or why not."""
+
+    def __init__(self, keyring: Keyring, limiter: RateLimiter, sessions: Sessions) -> None:
+        self._keyring = keyring
+        self._limiter = limiter
+        self._sessions = sessions
+        self._callers: dict[str, Caller] = {}
+
+    def admit(self, scope: Scope, asked: Wanted | None = None) -> Caller:
+        """Whoever calls, once for each request; no I/O. Who is known is in the scope, whether let in or not.
+
+        `asked` is what `wanted` would say, from who knows it already.
+
+        Raises Unauthenticated, KeyUnknown, ScopeMissing, SeriesNotAllowed, RateLimitExceeded, KeysUnread.
+        """
+        if _ADMITTED not in scope:
+            scope[CALLER] = ANYONE
+            if self._keyring.is_required is not False:
+                self._check(scope, *(asked or wanted(scope["method"], scope["path"])))
+            scope[_ADMITTED] = True
+        caller: Caller = scope[CALLER]
+        return caller
+
+    def _check(self, scope: Scope, needed: api_keys.Scope | None, series_id: str | None) -> None:
+        if needed is None:
+            return
+        if self._keyring.is_required is None:
+            raise KeysUnread
+        scope[CALLER] = caller = self._identify(scope)
+        if caller.meter is not None:
+            caller.meter.charge_request()
+        caller.check_scope(needed)
+        if series_id is not None:
+            caller.check_series(series_id)
+
+    def _identify(self, scope: Scope) -> Caller:
+        text = cookies = b""
+        for name, value in scope["headers"]:
+            if name == b"authorization" and value[: len(_BEARER)].lower() == _BEARER:
+                text = value[len(_BEARER) :].strip()
+            elif name == b"x-api-key":
+                text = value.strip()
+            elif name == b"cookie":
+                cookies = value
+        if text:
+            key = self._keyring.find(text)
+        elif cookies and scope["method"] in _READING:
+            key = self._sessions.key_of(cookies.decode("latin-1"))
+        else:
+            raise Unauthenticated(f"This service asks for an API key: {_SEND_ONE}.")
+        if key is None:
+            raise KeyUnknown(f"The API key is unknown, revoked or expired: {_SEND_ONE}.")
+        caller = self._callers.get(key.key_id)
+        if caller is None:
+            caller = self._callers.setdefault(key.key_id, Caller(key, self._limiter.meter(key)))
+        return caller
+
+    def look_again(self) -> None:
+        """Learn of keys that were made just now. Raises DatabaseUnavailable, SchemaOutdated."""
+        self._keyring.read()
+
+
+class Authenticate:
+    """Lets a request in, or answers why not; a browser that wants a page is led to sign in."""
+
+    def __init__(self, app: ASGIApp, gate: Gate) -> None:
+        self._app = app
+        self._gate = gate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, as ASGI has it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            caller = await self._admit(scope)
+        except TidemarkError as error:
+            await _refusal(Request(scope), error)(scope, receive, _with_limits(scope[CALLER], send))
+        else:
+            await self._app(scope, receive, _with_limits(caller, send))
+
+    async def _admit(self, scope: Scope) -> Caller:
+        try:
+            return self._gate.admit(scope)
+        except (KeyUnknown, KeysUnread):
+            await run_in_threadpool(self._gate.look_again)  # it may have been made since the keys were read
+        return self._gate.admit(scope)
+
+
+def _with_limits(caller: Caller, send: Send) -> Send:
+    meter = caller.meter
+    if meter is None:
+        return send
+
+    async def send_with_limits(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], *meter.headers()]
+        await send(message)
+
+    return send_with_limits
+
+
+def _refusal(request: Request, error: TidemarkError) -> Response:
+    is_page = request.method in _READING and request.url.path in PAGES
+    if is_page and isinstance(error, Unauthenticated) and "text/html" in request.headers.get("accept", ""):
+        page = request.scope["path"].lstrip("/") or "./"
+        query = f"?{request.url.query}" if request.url.query else ""
+        return Response(status_code=_SEE_OTHER, headers={"Location": f"sign-in?next={quote(page + query, safe='')}"})
+    response = answer_error(request, error)
+    if isinstance(error, Unauthenticated):
+        response.headers["WWW-Authenticate"] = 'Bearer realm="tidemark"'
+    return response
