@@ -101,6 +101,7 @@ def test_the_table_of_settings_is_that_of_the_code() -> None:
 def test_every_command_is_in_the_table() -> None:
     table = REPOSITORY.joinpath("README.md").read_text().partition("## Command line")[2].partition("\n## ")[0]
     commands = {command.name or getattr(command.callback, "__name__", "") for command in cli.registered_commands}
+    commands |= {group.name for group in cli.registered_groups}
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == commands
 
 
