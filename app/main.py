@@ -9,9 +9,10 @@ from fastapi.telemetry import TelemetryConfig
 
 from app import __version__
 from app.api import openapi, problems
+from app.api.admission import LimitBody
 from app.api.fast_lane import PredictionFastLane
 from app.api.gate import Authenticate, Gate
-from app.api.middleware import LimitBody, MeasureRequests, RefuseOtherSites
+from app.api.middleware import MeasureRequests, RefuseOtherSites
 from app.api.routes import aliases, bulk_fits, bulk_predictions, detection, health, models, series
 from app.api.sessions import Sessions
 from app.bootstrap import Services
