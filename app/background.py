@@ -5,6 +5,9 @@ from threading import Event, Thread
 
 import structlog
 
+STOP_S = 1.1
+"""For the last call: a database that hangs is given up later than a process has time to end."""
+
 log = structlog.get_logger()
 
 
@@ -25,10 +28,10 @@ class BackgroundLoop:
         self._thread.start()
 
     def stop(self) -> None:
-        """End; returns after the last call."""
+        """End; returns after the last call, or without it when that does not come to an end."""
         self._stopping.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(STOP_S)
 
     def _run(self) -> None:
         is_failing = is_last = False

@@ -1,12 +1,13 @@
 """The only place that constructs collaborators."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Event
 
 from app.api_keys import Limits
 from app.artifacts import open_store
 from app.artifacts.base import ContentStore
 from app.catalog import Catalog
-from app.config import Settings
+from app.config import Settings, metrics_folder
 from app.db import Database
 from app.follower import ChangeFollower
 from app.key_catalog import KeyCatalog
@@ -41,20 +42,24 @@ class Services:
     keys: KeyCatalog
     keyring: Keyring
     limiter: RateLimiter
+    shutting_down: Event = field(default_factory=Event)
+    """Set when this process is to end; then it is not ready any more."""
 
     def start(self) -> None:
         """Begin the background work of a serving process."""
         self.latencies.start()
+        self.metrics.start()
         self.follower.start()
         self.keyring.start()
         self.limiter.start()
 
     def close(self) -> None:
         """End the background work and close connections."""
+        self.latencies.stop()  # first: what it holds would be lost, should the time to end be too short
+        self.metrics.stop()
         self.limiter.stop()
         self.keyring.stop()
         self.follower.stop()
-        self.latencies.stop()
         self.database.close()
 
 
@@ -80,7 +85,7 @@ def build(settings: Settings) -> Services:
         inspection=InspectionService(registry),
         reporting=ReportingService(registry),
         latencies=_latencies(settings),
-        metrics=Metrics(cache.statistics),
+        metrics=Metrics(cache.statistics, metrics_folder()),
         follower=ChangeFollower(catalog, cache),
         keys=keys,
         keyring=Keyring(keys, settings),

@@ -1,5 +1,6 @@
 """Settings: the only reader of the environment. `main` and `cli` build one; nothing reads it at import."""
 
+import os
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
@@ -19,6 +20,13 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
+    workers: int = Field(1, ge=1, le=256, description="Processes that serve, each with models in its own memory.")
+    shutdown_delay_s: float = Field(
+        0.0,
+        ge=0,
+        le=3600,
+        description="Seconds after SIGTERM that requests are still taken while /readyz says 503, for load balancers.",
+    )
     data_dir: Path = Field(Path("./data"), description="Where the embedded database and the artifacts live by default.")
 
     database_url: str | None = Field(
@@ -132,3 +140,17 @@ def read_settings() -> Settings:
         )
         message = f"{faults}. See .env.example for all settings."
         raise ConfigurationError(message) from None
+
+
+_METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+
+
+def share_metrics(folder: Path) -> None:
+    """Have the processes that are started from now on count together, in files of this folder."""
+    os.environ[_METRICS_FOLDER] = str(folder)
+
+
+def metrics_folder() -> Path | None:
+    """Where the processes of this service count together; None when there is but one. As prometheus_client reads it."""
+    folder = os.environ.get(_METRICS_FOLDER)
+    return Path(folder) if folder else None

@@ -7,6 +7,7 @@ carries them to Redis in batches.
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from threading import Lock
 from typing import Literal, NamedTuple, Protocol
 
@@ -14,6 +15,7 @@ from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
     Counter,
+    Gauge,
     GCCollector,
     Histogram,
     Info,
@@ -21,6 +23,7 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client import multiprocess as shared
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from redis import Redis, RedisError
@@ -35,6 +38,7 @@ from app.errors import ConfigurationError, LatencyStoreUnavailable
 Kind = Literal["inference", "training"]
 
 FLUSH_INTERVAL_S = 0.1
+SHARE_INTERVAL_S = 1.0
 REDIS_TIMEOUT_S = 1.0
 KEY_PREFIX = "tidemark:latency_ms:"
 
@@ -192,27 +196,99 @@ class _CacheCollector(Collector):
         yield GaugeMetricFamily(f"{name}_bytes", "Memory that they take.", now.size_bytes)
 
 
-class Metrics:
-    """What Prometheus reads from this process. No label takes a value from a client."""
+class _SharedFigures:
+    """What the cache and the process say of themselves, written to where the other workers can read it."""
 
-    def __init__(self, cache: Callable[[], CacheFigures]) -> None:
+    def __init__(self, registry: CollectorRegistry, sources: Sequence[Collector]) -> None:
+        self._sources = sources
+        self._registry = registry
+        self._gauges: dict[str, Gauge] = {}
+        self._counters: dict[str, tuple[Counter, float]] = {}
+        Gauge("tidemark_workers", "Processes that serve.", registry=registry, multiprocess_mode="livesum").set(1)
+
+    def write(self) -> None:
+        for source in self._sources:
+            for family in source.collect():
+                if family.type == "counter":
+                    self._count(family.name, family.documentation, family.samples[0].value)
+                elif family.name in _SUMMED:
+                    self._show(family.name, family.documentation, family.samples[0].value)
+
+    def _count(self, name: str, documentation: str, now: float) -> None:
+        counter, before = self._counters.get(name) or (Counter(name, documentation, registry=self._registry), 0.0)
+        counter.inc(now - before)
+        self._counters[name] = counter, now
+
+    def _show(self, name: str, documentation: str, now: float) -> None:
+        if name not in self._gauges:
+            self._gauges[name] = Gauge(name, documentation, registry=self._registry, multiprocess_mode="livesum")
+        self._gauges[name].set(now)
+
+
+_SUMMED = frozenset(
+    {
+        "tidemark_model_cache_models",
+        "tidemark_model_cache_bytes",
+        "process_resident_memory_bytes",
+        "process_virtual_memory_bytes",
+        "process_open_fds",
+    }
+)
+
+
+def forget_process(folder: Path, pid: int) -> None:
+    """Leave a process that has ended out of the gauges of those that count together; what it counted stays."""
+    shared.mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
+
+
+class Metrics:
+    """What Prometheus reads: of this process, or of all workers together. No label takes a value from a client."""
+
+    def __init__(self, cache: Callable[[], CacheFigures], folder: Path | None = None) -> None:
+        """`folder` is where several workers count together."""
         self._registry = CollectorRegistry()
-        ProcessCollector(registry=self._registry)
+        counting = self._registry if folder is None else CollectorRegistry()
         PlatformCollector(registry=self._registry)
-        GCCollector(registry=self._registry)
         Info("tidemark", "The release that runs.", registry=self._registry).info({"version": __version__})
-        self._registry.register(_CacheCollector(cache))
+        own: tuple[Collector, ...] = (ProcessCollector(registry=None), _CacheCollector(cache))
+        self._figures: _SharedFigures | None = None
+        if folder is None:
+            GCCollector(registry=self._registry)
+            for collector in own:
+                self._registry.register(collector)
+        else:
+            shared.MultiProcessCollector(self._registry, str(folder))  # type: ignore[no-untyped-call]
+            self._figures = _SharedFigures(counting, own)
+        self._writer = BackgroundLoop(
+            self._share,
+            interval_s=SHARE_INTERVAL_S,
+            failed="metrics cannot be shared among the workers",
+            recovered="metrics are shared among the workers again",
+        )
         self._requests = Counter(
-            "tidemark_requests", "Requests answered.", ("method", "route", "status"), registry=self._registry
+            "tidemark_requests", "Requests answered.", ("method", "route", "status"), registry=counting
         )
         self._duration_s = Histogram(
             "tidemark_request_duration_seconds",
             "From the first byte of a request to the last of its answer.",
             ("method", "route"),
             buckets=_LATENCY_BUCKETS_S,
-            registry=self._registry,
+            registry=counting,
         )
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+
+    def start(self) -> None:
+        """Begin to tell the other workers, if there are any."""
+        if self._figures is not None:
+            self._writer.start()
+
+    def stop(self) -> None:
+        """End it."""
+        self._writer.stop()
+
+    def _share(self) -> None:
+        if self._figures is not None:
+            self._figures.write()
 
     def observe(self, method: str, route: str, status: int, duration_s: float) -> None:
         """Count one request. `route` is the template of the path, never the path."""

@@ -276,7 +276,7 @@ class Alive(BaseModel):
 class Ready(BaseModel):
     """Whether each part that the service stands on can be used."""
 
-    status: Literal["ready", "not ready"]
+    status: Literal["ready", "not ready", "shutting down"]
     checks: Annotated[dict[str, str], Field(description="ok, or what is wrong and what to do.")]
 
 

@@ -2,29 +2,21 @@
 
 import json
 import sys
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from socket import socket
 from typing import Annotated
 
 import typer
-import uvicorn
 
 from app import __version__
 from app.bootstrap import build
 from app.cli.keys import keys
-from app.cli.protocol import LimitedHttpProtocol
 from app.cli.schema import PATIENT_S, migrate_embedded, migrate_now
-from app.cli.tuning import tune
+from app.cli.serving import serve_alone
 from app.config import read_settings
 from app.errors import TidemarkError
 from app.logs import configure_logs
-from app.main import create_app
 from app.simulation import simulate_sensor
-
-_SHUTDOWN_S = 8
-"""For requests under way; whoever supervises the process kills it after 10 s, if it is Docker."""
 
 cli = typer.Typer(
     add_completion=False,
@@ -48,27 +40,20 @@ def run() -> None:
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on; default HOST.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65_535, help="Port to listen on; default PORT.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes that serve; default WORKERS.")] = None,
 ) -> None:
     """Serve the API and the pages. The embedded database is migrated first."""
     settings = read_settings()
-    settings = settings.model_copy(update={k: v for k, v in (("host", host), ("port", port)) if v is not None})
+    options = {"host": host, "port": port, "workers": workers}
+    settings = settings.model_copy(update={k: v for k, v in options.items() if v is not None})
     configure_logs(settings.log_level, settings.log_format)
     migrate_embedded(settings)
-    tune()
-    services = build(settings)
-    services.keyring.open()
-    config = uvicorn.Config(
-        create_app(services),
-        host=settings.host,
-        port=settings.port,
-        http=LimitedHttpProtocol,
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=_SHUTDOWN_S,
-    )
-    with suppress(KeyboardInterrupt):  # Ctrl+C is how one stops it
-        _Server(config).run()
+    if settings.workers == 1:
+        serve_alone(settings)
+        return
+    from app.cli.workers import serve_with_workers
+
+    serve_with_workers(settings)
 
 
 @cli.command()
@@ -144,15 +129,3 @@ def simulate(
 def version() -> None:
     """Print the release."""
     typer.echo(__version__)
-
-
-class _Server(uvicorn.Server):
-    """Says where it listens once it does."""
-
-    async def startup(self, sockets: list[socket] | None = None) -> None:
-        await super().startup(sockets)
-        for server in self.servers:
-            for listening in server.sockets:
-                host, port = listening.getsockname()[:2]
-                url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-                typer.echo(f"Tidemark {__version__} is ready: {url} (API: {url}/docs). Stop it with Ctrl+C.")

@@ -45,6 +45,8 @@ def router(services: Services) -> APIRouter:
         responses={_UNAVAILABLE: {"model": Ready, "description": "Which part cannot be used, and what to do."}},
     )
     def readyz() -> JSONResponse:
+        if services.shutting_down.is_set():
+            return JSONResponse(Ready(status="shutting down", checks={}).model_dump(), _UNAVAILABLE)
         models, training = services.stores
         checks = {
             "database": _check(lambda: check_schema(services.database)),
@@ -57,7 +59,7 @@ def router(services: Services) -> APIRouter:
 
     @routes.get(
         "/metrics",
-        summary="Metrics of this process in the Prometheus text format",
+        summary="Metrics in the Prometheus text format",
         response_class=Response,
         responses={200: {"content": {"text/plain": {}}}},
     )
