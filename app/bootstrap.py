@@ -6,6 +6,7 @@ from threading import Event
 from app.api_keys import Limits
 from app.artifacts import open_store
 from app.artifacts.base import ContentStore
+from app.capacity import Capacity
 from app.catalog import Catalog
 from app.config import Settings, metrics_folder
 from app.db import Database
@@ -42,6 +43,7 @@ class Services:
     keys: KeyCatalog
     keyring: Keyring
     limiter: RateLimiter
+    capacity: Capacity
     shutting_down: Event = field(default_factory=Event)
     """Set when this process is to end; then it is not ready any more."""
 
@@ -90,6 +92,7 @@ def build(settings: Settings) -> Services:
         keys=keys,
         keyring=Keyring(keys, settings),
         limiter=RateLimiter(Limits(settings.requests_per_minute, settings.points_per_minute), settings.redis_url),
+        capacity=Capacity(settings),
     )
 
 

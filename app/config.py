@@ -72,6 +72,32 @@ class Settings(BaseSettings):
     )
     max_points: int = Field(2_000_000, ge=1, description="Points that one request may carry at most.")
     max_body_mb: int = Field(100, ge=1, description="Size of a request body at most, in MB.")
+    max_bodies_mb: int = Field(
+        512, ge=1, description="Bodies and large answers that a process holds in memory at once, in MB; beyond it, 503."
+    )
+    max_spool_mb: int = Field(
+        4096, ge=0, description="Disk for answers of streams that their clients do not read yet, in MB."
+    )
+    max_requests: int = Field(1000, ge=1, description="Requests that a process works on at once; beyond it, 503.")
+    max_computations: int | None = Field(
+        None, ge=1, description="Fits and detections that a process computes at once. Default: one for each processor."
+    )
+    max_waiting_computations: int = Field(
+        100, ge=0, description="Fits and detections that wait for their turn; beyond it, 503."
+    )
+    max_connections: int = Field(
+        4000, ge=1, description="Connections that a process keeps open; beyond it, idle ones are closed."
+    )
+    request_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds for a request to come in, one more for each 128 KB, and for its answer to be read on.",
+    )
+    stream_timeout_s: float = Field(
+        600.0, gt=0, allow_inf_nan=False, description="Seconds that a stream of lines or batches may send nothing."
+    )
+    keep_alive_s: int = Field(75, ge=0, description="Seconds that a connection may stay open without a request.")
 
     auth: Literal["auto", "on", "off"] = Field(
         "auto",

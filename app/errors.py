@@ -15,6 +15,7 @@ TidemarkError                    500
 +-- VersionDeleted               410
 +-- AliasInUse                   409
 +-- PreconditionFailed           412
++-- RequestTimeout               408
 +-- BodyTooLarge                 413
 +-- RateLimitExceeded            429   with Retry-After
 +-- ArtifactDamaged              500
@@ -23,6 +24,7 @@ TidemarkError                    500
 |   +-- SchemaOutdated           503
 |   +-- ArtifactStoreUnavailable 503
 |   +-- LatencyStoreUnavailable  503
+|   +-- Overloaded               503
 +-- ConfigurationError           (start-up)
 +-- MissingDependency            (an optional part that is not installed)
 +-- SourceUnreadable             (command line: a file that cannot be read as series)
@@ -163,8 +165,15 @@ class PreconditionFailed(TidemarkError):
     title = "It changed in the meantime"
 
 
+class RequestTimeout(TidemarkError):
+    """The request did not come in within its time."""
+
+    status = 408
+    title = "The request came too slowly"
+
+
 class BodyTooLarge(TidemarkError):
-    """The body is larger than MAX_BODY_MB."""
+    """The body is larger than MAX_BODY_MB, or what it expands to is."""
 
     status = 413
     title = "The body is too large"
@@ -217,6 +226,12 @@ class LatencyStoreUnavailable(Unavailable):
     """The configured Redis cannot be read."""
 
     title = "The latency store cannot be reached"
+
+
+class Overloaded(Unavailable):
+    """There is more to do than this process takes on at once."""
+
+    title = "Too much to do right now"
 
 
 class ConfigurationError(TidemarkError):

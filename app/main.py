@@ -9,7 +9,7 @@ from fastapi.telemetry import TelemetryConfig
 
 from app import __version__
 from app.api import openapi, problems
-from app.api.admission import LimitBody
+from app.api.admission import Admission
 from app.api.fast_lane import PredictionFastLane
 from app.api.gate import Authenticate, Gate
 from app.api.middleware import MeasureRequests, RefuseOtherSites
@@ -48,7 +48,7 @@ def create_app(services: Services) -> FastAPI:
     sessions = Sessions(services.keyring, services.settings.session_secret.get_secret_value())
     gate = Gate(services.keyring, services.limiter, sessions)
     app.add_middleware(RefuseOtherSites)
-    app.add_middleware(LimitBody, max_body_mb=services.settings.max_body_mb)
+    app.add_middleware(Admission, capacity=services.capacity, max_body_mb=services.settings.max_body_mb)
     measures = services.metrics, services.latencies
     app.add_middleware(Authenticate, gate)
     app.add_middleware(MeasureRequests, *measures)

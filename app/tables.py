@@ -18,6 +18,8 @@ _TEXT_TIMES = (
     pa.float64(),
 )
 """Microseconds reach further than nanoseconds, and nanoseconds are tried only where there are digits of them."""
+_LONGEST_TIME_BYTES = 100
+_LONGEST_NAME_BYTES = 1000
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 
@@ -29,8 +31,9 @@ def timestamps_of(column: pa.ChunkedArray | pa.Array) -> FloatArray:
     """
     kind = column.type
     if pa.types.is_dictionary(kind):
-        column, kind = column.cast(kind.value_type), kind.value_type
+        return _times_of_entries(column)
     if _is_text(kind):
+        _refuse_long(column, _LONGEST_TIME_BYTES)
         column = _parse_times(column)
         kind = column.type
     if pa.types.is_date(kind):
@@ -69,10 +72,13 @@ def names_of(column: pa.ChunkedArray | pa.Array) -> pa.DictionaryArray:
         raise ValueError(f"holds {kind}: send the names of the series as text")
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
+    if _is_text(kind):
+        _refuse_long(column if kind == column.type else column.dictionary, _LONGEST_NAME_BYTES)
     if kind == column.type:
         column = column.dictionary_encode()
     elif column.dictionary.null_count or len(column.dictionary.unique()) < len(column.dictionary):  # made elsewhere
-        column = column.cast(kind).dictionary_encode()
+        entries = column.dictionary.dictionary_encode()
+        column = pa.DictionaryArray.from_arrays(entries.indices.take(column.indices), entries.dictionary)
     return pa.DictionaryArray.from_arrays(column.indices.cast(pa.int32()), column.dictionary.cast(pa.string()))
 
 
@@ -132,6 +138,36 @@ def _floats(column: pa.ChunkedArray | pa.Array) -> FloatArray:
         raise ValueError(f"cannot be read as numbers: {error}") from error
     array: FloatArray = numbers.to_numpy(zero_copy_only=False)
     return array
+
+
+def _times_of_entries(column: pa.ChunkedArray | pa.Array) -> FloatArray:
+    """Of each entry of a dictionary that is used, once: a long text in all rows would take all memory there is."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    used, entries = column.indices.dictionary_encode(), column.dictionary
+    if pa.types.is_string_view(entries.type):
+        _refuse_long(entries, _LONGEST_TIME_BYTES)
+        entries = entries.cast(pa.string())
+    times = np.append(timestamps_of(entries.take(used.dictionary)), np.nan)
+    places = used.indices.cast(pa.int64()).fill_null(len(times) - 1)
+    array: FloatArray = times[places.to_numpy(zero_copy_only=False)]
+    return array
+
+
+def _refuse_long(texts: pa.ChunkedArray | pa.Array, most_bytes: int) -> None:
+    """Before they are copied: views and dictionaries let one text stand in millions of rows."""
+    chunks = texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]
+    longest = max(map(_longest, chunks), default=0)
+    if longest > most_bytes:
+        raise ValueError(f"holds a text of {longest} bytes: it may have {most_bytes}")
+
+
+def _longest(texts: pa.Array) -> int:
+    if pa.types.is_string_view(texts.type):  # 16 bytes each, the first four of which are the length
+        views = np.frombuffer(texts.buffers()[1] or b"", dtype=np.int32)[::4]
+        lengths = views[texts.offset : texts.offset + len(texts)]
+        return int(lengths[texts.is_valid().to_numpy(zero_copy_only=False)].max(initial=0))
+    return int(pc.max(pc.binary_length(texts)).as_py() or 0)
 
 
 def _parse_times(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:

@@ -14,11 +14,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
 from app.api.streams import Line, LineCutter, Spool, batches_of_lines, open_lines
+from app.capacity import Budget, Share
 
 TEXT = st.lists(st.sampled_from([b"\n", b"\r\n", b" ", b"\t", b"a", b"bb", b"c" * 9, b"\xff", b"\0"]), max_size=40).map(
     b"".join
 )
 PIECES = st.lists(st.sampled_from([b"", b"\n", b"\n\n", b" ", b"a", b"bb\n", b"c" * 9, b"\r\n"]), max_size=30)
+PLENTY = Budget(2**40, "It says what to do")
+ROOMY = Share(PLENTY), Share(PLENTY)
 
 
 def slowly(data: bytes, limit: int, first: int = 1) -> list[Line]:
@@ -85,7 +88,7 @@ def test_bytes_come_out_in_the_order_in_which_they_went_in(steps: list[tuple[boo
     """Through memory, through the file, and back to memory, at any pace of the reader."""
 
     async def run() -> None:
-        spool = Spool(memory_bytes)
+        spool = Spool(*ROOMY, memory_bytes)
         written = read = b""
         for reads, data in steps:
             spool.write(data)
@@ -112,7 +115,7 @@ def test_a_reader_that_waits_gets_what_is_written_meanwhile_and_then_the_end(
     chunks: list[bytes], pauses: list[int]
 ) -> None:
     async def run() -> bytes:
-        spool = Spool(50)
+        spool = Spool(*ROOMY, 50)
         read = b""
 
         async def write() -> None:
@@ -136,7 +139,7 @@ def test_what_is_not_read_lies_in_a_file_that_has_no_name_and_goes_when_it_was_r
         return len(list(Path("/proc/self/fd").iterdir()))
 
     async def run() -> None:
-        spool = Spool(2**20)
+        spool = Spool(*ROOMY, 2**20)
         before = open_files()
         piece = os.urandom(2**18)
         tracemalloc.start()
@@ -196,7 +199,7 @@ def batches(
 
     async def run() -> None:
         lines = batches_of_lines(
-            await open_lines(request_of(pieces)), 12, enough_lines=enough_lines, enough_bytes=enough_bytes
+            await open_lines(request_of(pieces)), 12, PLENTY, enough_lines=enough_lines, enough_bytes=enough_bytes
         )
         async for batch in lines:
             found.append(batch)
@@ -248,7 +251,7 @@ def test_only_one_piece_is_taken_in_while_a_batch_is_worked_on() -> None:
     async def run() -> None:
         request = Request({"type": "http", "method": "POST", "headers": []}, receive)
         done = 0
-        async for batch in batches_of_lines(await open_lines(request), 12, enough_lines=1, enough_bytes=1):
+        async for batch in batches_of_lines(await open_lines(request), 12, PLENTY, enough_lines=1, enough_bytes=1):
             await asyncio.sleep(0.005)
             done += len(batch)
             ahead.append(taken - done)
@@ -263,7 +266,7 @@ def test_of_a_client_that_goes_away_the_unfinished_line_is_lost_and_no_other() -
 
     async def run() -> None:
         pieces = request_of([b"a\nb\n", b"c\nd", 0.1, None])
-        async for batch in batches_of_lines(await open_lines(pieces), 12, enough_lines=1, enough_bytes=1):
+        async for batch in batches_of_lines(await open_lines(pieces), 12, PLENTY, enough_lines=1, enough_bytes=1):
             found.extend(batch)
 
     with pytest.raises(ClientDisconnect):

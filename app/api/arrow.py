@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
+from typing import NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -10,8 +11,10 @@ from numpy.typing import NDArray
 
 from app.api import answers
 from app.api.callers import Caller
+from app.api.expansion import CheckedStream, check_arrow, check_parquet
 from app.api.queries import PredictQuery
 from app.api.streams import BodyFile, SpoolFile
+from app.config import Settings
 from app.detectors.base import KINDS, Verdicts
 from app.errors import Fault, InvalidInput, MalformedBody, RateLimitExceeded
 from app.series import FloatArray, Series, is_time
@@ -27,13 +30,26 @@ _UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
 _COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
+class Limits(NamedTuple):
+    """Of a table."""
+
+    points: int
+    body_bytes: int
+    """Also of what it expands to."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """As they are configured."""
+        return cls(settings.max_points, settings.max_body_mb * 2**20)
+
+
 Grouped = tuple[SeriesBatch, NDArray[np.intp] | None]
 """A batch of rows by their series, as `group` gives it."""
 
 
-def parse_points(body: bytes, max_points: int, faults: list[Fault]) -> Series:
+def parse_points(body: bytes, limits: Limits, faults: list[Fault]) -> Series:
     """The points of an Arrow stream, columns timestamp and value. Raises InvalidInput with `faults` and its own."""
-    table = _read_stream(body, _POINTS, max_points, faults)
+    table = _read_stream(body, _POINTS, limits, faults)
     timestamps_s, values = _points_of(table, faults)
     for name, is_good in (("timestamp", is_time(timestamps_s)), ("value", np.isfinite(values))):
         if not is_good.all():
@@ -44,13 +60,13 @@ def parse_points(body: bytes, max_points: int, faults: list[Fault]) -> Series:
     return Series(timestamps_s, values)
 
 
-def parse_histories(body: bytes, max_points: int, faults: list[Fault], *, is_parquet: bool) -> SeriesBatch:
+def parse_histories(body: bytes, limits: Limits, faults: list[Fault], *, is_parquet: bool) -> SeriesBatch:
     """The series of a table in long form. Raises InvalidInput with `faults` and its own."""
     read = _read_parquet if is_parquet else _read_stream
-    return group(read(body, LONG_FORM, max_points, faults), faults)[0]
+    return group(read(body, LONG_FORM, limits, faults), faults)[0]
 
 
-def parse_rows(body: bytes, max_points: int, faults: list[Fault]) -> Grouped:
+def parse_rows(body: bytes, limits: Limits, faults: list[Fault]) -> Grouped:
     """The series of a table in long form, or the one of a table without series_id.
 
     Raises InvalidInput with `faults` and its own.
@@ -60,8 +76,8 @@ def parse_rows(body: bytes, max_points: int, faults: list[Fault]) -> Grouped:
     except _UNREADABLE as error:
         raise malformed("an Arrow stream", error, faults) from error
     if "series_id" in names:
-        return group(_read_stream(body, LONG_FORM, max_points, faults), faults)
-    rows = _read_stream(body, _POINTS, max_points, faults)
+        return group(_read_stream(body, LONG_FORM, limits, faults), faults)
+    rows = _read_stream(body, _POINTS, limits, faults)
     return group(rows.append_column("series_id", pa.array(["series"] * rows.num_rows, pa.string())), faults)
 
 
@@ -77,16 +93,16 @@ def group(rows: pa.Table | pa.RecordBatch, faults: list[Fault]) -> Grouped:
         raise InvalidInput([*faults, Fault("/series_id", str(error))]) from error
 
 
-def open_rows(body: BodyFile) -> Iterator[Grouped]:
+def open_rows(body: BodyFile, limits: Limits) -> Iterator[Grouped]:
     """The rows in long form of an Arrow stream, batch by batch.
 
     Raises InvalidInput, BodyTooLarge: at once for the first batch, while a problem can still be answered.
     """
-    batches = _read_batches(body)
+    batches = _read_batches(CheckedStream(body, *limits))
     return chain([first] if (first := next(batches, None)) else [], batches)
 
 
-def _read_batches(body: BodyFile) -> Iterator[Grouped]:
+def _read_batches(body: CheckedStream) -> Iterator[Grouped]:
     try:
         reader = pa.ipc.open_stream(body)
         check_columns(reader.schema, LONG_FORM, [])
@@ -179,14 +195,15 @@ def _points_of(rows: pa.Table | pa.RecordBatch, faults: list[Fault]) -> tuple[Fl
     return columns[0], columns[1]
 
 
-def _read_stream(body: bytes, columns: Sequence[str], max_points: int, faults: list[Fault]) -> pa.Table:
+def _read_stream(body: bytes, columns: Sequence[str], limits: Limits, faults: list[Fault]) -> pa.Table:
     try:
+        check_arrow(body, limits.body_bytes)
         reader = pa.ipc.open_stream(body)
         check_columns(reader.schema, columns, faults)
         batches, rows = [], 0
         for batch in reader:
             rows += batch.num_rows
-            _check_rows(rows, max_points, faults)
+            _check_rows(rows, limits.points, faults)
             batches.append(_sound(batch, columns))
         return pa.Table.from_batches(batches, reader.schema.empty_table().select(columns).schema)
     except _UNREADABLE as error:
@@ -200,12 +217,14 @@ def _sound(rows: pa.Table | pa.RecordBatch, columns: Sequence[str]) -> pa.Table 
     return rows
 
 
-def _read_parquet(body: bytes, columns: Sequence[str], max_points: int, faults: list[Fault]) -> pa.Table:
+def _read_parquet(body: bytes, columns: Sequence[str], limits: Limits, faults: list[Fault]) -> pa.Table:
     try:
         file = pq.ParquetFile(pa.BufferReader(body))
         check_columns(file.schema_arrow, columns, faults)
-        _check_rows(file.metadata.num_rows, max_points, faults)
-        file = pq.ParquetFile(pa.BufferReader(body), metadata=file.metadata, read_dictionary=["series_id"])
+        _check_rows(file.metadata.num_rows, limits.points, faults)
+        check_parquet(file, columns, limits.body_bytes)
+        texts = ["series_id", "timestamp"]  # a long one may stand in every row, and be in the file but once
+        file = pq.ParquetFile(pa.BufferReader(body), metadata=file.metadata, read_dictionary=texts)
         return _sound(file.read(columns=list(columns)), columns)
     except (*_UNREADABLE, KeyError) as error:  # KeyError for what is nested
         raise malformed("a Parquet file", error, faults) from error

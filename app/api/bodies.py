@@ -32,6 +32,10 @@ _NOT_TEXT = {
     b"\xff\xff\xff\xff": f"is an Arrow stream: send it with Content-Type: {ARROW}, where a route takes that",
 }
 _NOT_JSON = _NOT_TEXT | {b"\xef\xbb\xbf": "is headed by a byte order mark: send it without"}
+_CHEAP_BYTES = 2**20
+"""Whatever such a body is made of, parsing it takes little."""
+_LENIENT_BYTES = 8 * 2**20
+_MOST_BRACKETS = 10_000
 _PARSE_POINT = {"timestamp": parse_timestamp, "value": parse_value}
 
 
@@ -63,8 +67,10 @@ def refuse_binary(beginning: bytes) -> None:
             raise MalformedBody([Fault("", advice)])
 
 
-def parse_object(body: bytes, faults: list[Fault]) -> Mapping[str, object]:
+def parse_object(body: bytes, max_points: int, faults: list[Fault]) -> Mapping[str, object]:
     """The JSON object that a body is. Raises MalformedBody with `faults` and its own."""
+    if len(body) > _CHEAP_BYTES:
+        _refuse_costly(body, max_points, faults)
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -76,7 +82,7 @@ def parse_object(body: bytes, faults: list[Fault]) -> Mapping[str, object]:
 
 def parse_fit(body: bytes, settings: Settings, faults: list[Fault]) -> FitBody:
     """The body of a fit. Raises InvalidInput with `faults` and its own, MalformedBody."""
-    return parse_fit_fields(parse_object(body, faults), settings, faults)
+    return parse_fit_fields(parse_object(body, settings.max_points, faults), settings, faults)
 
 
 def parse_fit_fields(
@@ -99,7 +105,7 @@ def parse_fit_fields(
 
 def parse_prediction(body: bytes, max_points: int, faults: list[Fault]) -> PredictBody:
     """The body of a prediction. Raises InvalidInput with `faults` and its own, MalformedBody."""
-    return parse_points_fields(parse_object(body, faults), max_points, faults)
+    return parse_points_fields(parse_object(body, max_points, faults), max_points, faults)
 
 
 def parse_points_fields(fields: Mapping[str, object], max_points: int, faults: list[Fault]) -> PredictBody:
@@ -119,7 +125,7 @@ def parse_points_fields(fields: Mapping[str, object], max_points: int, faults: l
 
 def parse_alias(body: bytes, faults: list[Fault]) -> Selector:
     """The version that an alias is to point at. Raises InvalidInput with `faults` and its own, MalformedBody."""
-    selector = _parse_version(parse_object(body, faults).get("version"), faults)
+    selector = _parse_version(parse_object(body, 1, faults).get("version"), faults)
     if faults:
         raise InvalidInput(faults)
     return selector
@@ -180,10 +186,25 @@ def _parse_point(fields: Mapping[str, object], faults: list[Fault]) -> Point | N
     return Point(*parsed) if len(parsed) == len(_PARSE_POINT) else None
 
 
+def _refuse_costly(body: bytes, max_points: int, faults: list[Fault]) -> None:
+    """Raises MalformedBody for JSON of so many parts that parsing them would take seconds and gigabytes.
+
+    A history and its context are four lists. Parsing holds the interpreter, and makes an object of each part.
+    """
+    if body.count(b"{") + body.count(b"[") > _MOST_BRACKETS:
+        advice = f"has more than {_MOST_BRACKETS} lists and objects: send timestamps and values, a list each"
+        raise MalformedBody([*faults, Fault("", advice)])
+    text = np.frombuffer(body, dtype=np.uint8)
+    pieces = (text[start : start + _CHEAP_BYTES] for start in range(0, len(text), _CHEAP_BYTES))
+    if sum(int(np.count_nonzero(piece == ord(","))) for piece in pieces) > 4 * max_points + _MOST_BRACKETS:
+        advice = f"has more items than {max_points} points and their context: split the request or raise MAX_POINTS"
+        raise MalformedBody([*faults, Fault("", advice)])
+
+
 def _parse_leniently(body: bytes, error: orjson.JSONDecodeError, faults: list[Fault]) -> object:
     """JSON with NaN and Infinity, as some clients write it, so that the faults can name their places."""
     try:
-        if b"NaN" in body or b"Infinity" in body or "infinity" in error.msg:
+        if len(body) <= _LENIENT_BYTES and (b"NaN" in body or b"Infinity" in body or "infinity" in error.msg):
             return json.loads(body)
     except (ValueError, RecursionError):
         pass

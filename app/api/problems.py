@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from app.api.formats import PROBLEM
-from app.errors import Fault, InvalidInput, TidemarkError, json_pointer
+from app.errors import Fault, InvalidInput, Overloaded, TidemarkError, json_pointer
 
 _CLIENT_CLOSED_REQUEST = 499
 _LOCATIONS = ("path", "query", "header", "body")
@@ -38,9 +38,11 @@ def install(app: FastAPI) -> None:
 def answer_error(request: Request, error: Exception) -> Response:
     """One of our own errors."""
     assert isinstance(error, TidemarkError)
-    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, Overloaded):  # which says so itself
         log.error("request failed", path=request.url.path, error=error.kind, detail=error.detail)
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    if error.status == HTTPStatus.REQUEST_TIMEOUT:
+        headers["Connection"] = "close"  # what of the body may still come is not to be taken for the next request
     return problem(request, error.status, error.kind, error.title, error.detail, faults=error.faults, headers=headers)
 
 

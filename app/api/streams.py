@@ -15,10 +15,12 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
 from app.api import bodies
+from app.capacity import Budget, Capacity, Share
 from app.errors import BodyTooLarge, TidemarkError
 
 SPOOL_MEMORY_BYTES = 8 * 2**20
 _PIECE_BYTES = 2**18
+_FREE_BYTES = 2**16
 _PATIENCE_S = 0.05
 """How long lines wait for others before they are worked on."""
 
@@ -44,6 +46,11 @@ class LineCutter:
         self._pieces: list[bytes] = []
         self._length = 0
         self._number = first
+
+    @property
+    def held_bytes(self) -> int:
+        """Of the unfinished line."""
+        return sum(map(len, self._pieces))
 
     def cut(self, data: bytes) -> list[Line]:
         """The lines that end within `data`."""
@@ -94,15 +101,17 @@ async def open_lines(request: Request) -> AsyncIterator[bytes]:
 
 
 async def batches_of_lines(
-    pieces: AsyncIterator[bytes], line_limit_bytes: int, *, enough_lines: int, enough_bytes: int
+    pieces: AsyncIterator[bytes], line_limit_bytes: int, budget: Budget, *, enough_lines: int, enough_bytes: int
 ) -> AsyncIterator[list[Line]]:
     """The lines of a body as they come: at once when there are enough, or when no more come for a moment.
 
-    The next bytes come in while a batch is worked on. Raises ClientDisconnect; then an unfinished line is lost.
+    The next bytes come in while a batch is worked on. What waits is held of `budget`, and goes on at once when there is
+    no room. Raises Overloaded when a single line finds none, ClientDisconnect; then an unfinished line is lost.
     """
     cutter = LineCutter(line_limit_bytes)
     waiting: list[Line] = []
     size = 0
+    share = Share(budget)
     coming = asyncio.ensure_future(_next(pieces))
     try:
         while True:
@@ -114,16 +123,26 @@ async def batches_of_lines(
                 coming = asyncio.ensure_future(_next(pieces))
                 waiting += cutter.cut(piece)
                 size += len(piece)
-                if len(waiting) < enough_lines and size < enough_bytes:
+                has_room = share.try_hold(_beyond_free(size + cutter.held_bytes))
+                if has_room and len(waiting) < enough_lines and size < enough_bytes:
                     continue
+                if not has_room and not waiting:
+                    share.hold(_beyond_free(cutter.held_bytes))
             if waiting:
                 yield waiting
                 waiting, size = [], 0
+                share.hold(_beyond_free(cutter.held_bytes))
         waiting += cutter.end()
         if waiting:
             yield waiting
     finally:
         coming.cancel()
+        share.release()
+
+
+def _beyond_free(size: int) -> int:
+    """What has to be held of a budget: not the first piece, which every stream may have."""
+    return max(0, size - _FREE_BYTES)
 
 
 async def _next(pieces: AsyncIterator[bytes]) -> bytes | None:
@@ -136,20 +155,24 @@ class StreamedAnswer(Response):
     A fault that `write` does not turn into bytes cuts the answer off, so that no client takes it for whole.
     """
 
-    def __init__(self, write: Callable[["Spool"], Awaitable[None]], media_type: str) -> None:
+    def __init__(self, write: Callable[["Spool"], Awaitable[None]], media_type: str, capacity: Capacity) -> None:
         super().__init__(media_type=media_type)
         del self.headers["content-length"]
         self._write = write
+        self._capacity = capacity
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        spool = Spool()
+        spool = Spool(Share(self._capacity.bodies), Share(self._capacity.spool))
         writing = asyncio.ensure_future(self._fill(spool))
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        while data := await spool.read():
-            await send({"type": "http.response.body", "body": data, "more_body": True})
-        if await writing:
-            await send({"type": "http.response.body"})
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            while data := await spool.read():
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+            if await writing:
+                await send({"type": "http.response.body"})
+        finally:
+            spool.discard()
 
     async def _fill(self, spool: "Spool") -> bool:
         """Whether all of the answer was written; without its end, the server cuts it off."""
@@ -169,23 +192,30 @@ class BodyFile:
 
     closed = False
 
-    def __init__(self, request: Request, limit_bytes: int) -> None:
-        """`limit_bytes` is the most that one read may ask for."""
+    def __init__(self, request: Request, limit_bytes: int, budget: Budget) -> None:
+        """`limit_bytes` is the most that one read may ask for; what a read gave is held of `budget` until the next."""
         self._pieces = aiter(request.stream())
         self._rest = b""
         self._limit_bytes = limit_bytes
+        self._share = Share(budget)
+
+    def close(self) -> None:
+        """Hold nothing any more."""
+        self._share.release()
 
     def readable(self) -> bool:
         """It is."""
         return True
 
     def read(self, size: int) -> bytes:
-        """The next `size` bytes, fewer at the end of the body. Raises BodyTooLarge."""
+        """The next `size` bytes, fewer at the end of the body. Raises BodyTooLarge, Overloaded."""
         pieces = [self._rest]
         length = len(self._rest)
+        self._share.hold(_beyond_free(length))
         while length < size and (piece := from_thread.run(_next, self._pieces)) is not None:
             pieces.append(piece)
             length += len(piece)
+            self._share.hold(_beyond_free(length))
             if length > self._limit_bytes and size > self._limit_bytes:  # not before: it may be garbage that asks
                 advice = f"send batches of fewer rows, or raise MAX_BODY_MB, which is {self._limit_bytes // 2**20}"
                 raise BodyTooLarge(f"A batch of the stream has {size} bytes: {advice}.")
@@ -218,18 +248,25 @@ class SpoolFile:
 class Spool:
     """Bytes on their way to a client that may not read them yet: in memory, then in a temporary file."""
 
-    def __init__(self, memory_bytes: int = SPOOL_MEMORY_BYTES) -> None:
+    def __init__(self, memory: Share, disk: Share, memory_bytes: int = SPOOL_MEMORY_BYTES) -> None:
+        """At most `memory_bytes` in memory, and fewer when `memory` has no room for them."""
+        self._memory = memory
+        self._disk = disk
         self._memory_bytes = memory_bytes
         self._pieces: deque[bytes] = deque()
         self._held_bytes = 0
         self._file: IO[bytes] | None = None
         self._read_at = self._written_at = 0
-        self._is_closed = False
+        self._is_closed = self._is_discarded = False
         self._changed = asyncio.Event()
 
     def write(self, data: bytes) -> None:
-        """Take `data`; never waits for the client."""
-        if self._written_at > self._read_at or self._held_bytes + len(data) > self._memory_bytes:
+        """Take `data`; never waits for the client. Raises Overloaded when the disk has no room for it."""
+        if self._is_discarded:
+            return
+        held = self._held_bytes + len(data)
+        if self._written_at > self._read_at or held > self._memory_bytes or not self._memory.try_hold(held):
+            self._disk.hold(self._written_at + len(data))
             self._file = self._file or TemporaryFile()  # noqa: SIM115  closed when it was read to its end
             self._file.seek(self._written_at)
             self._written_at += self._file.write(data)
@@ -257,6 +294,7 @@ class Spool:
             data = b"".join(self._pieces)
             self._pieces.clear()
             self._held_bytes = 0
+            self._memory.release()
             return data
         if self._file is None or self._read_at == self._written_at:
             return b""
@@ -264,7 +302,19 @@ class Spool:
         data = self._file.read(_PIECE_BYTES)
         self._read_at += len(data)
         if self._read_at == self._written_at:
-            self._file.close()
-            self._file = None
-            self._read_at = self._written_at = 0
+            self._drop_file()
         return data
+
+    def discard(self) -> None:
+        """Nobody reads it any more, nor what is still written."""
+        self._is_discarded = True
+        self._pieces.clear()
+        self._memory.release()
+        self._drop_file()
+
+    def _drop_file(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file = None
+        self._read_at = self._written_at = 0
+        self._disk.release()

@@ -16,13 +16,14 @@ from typing_extensions import override
 
 from app import __version__
 from app.bootstrap import Services, build
-from app.cli.protocol import LimitedHttpProtocol
+from app.cli.protocol import LimitedHttpProtocol, limited_protocol
 from app.cli.tuning import tune
 from app.config import Settings
 from app.main import create_app
 
 LAST_S = 9.5
 """After that much of a shutdown the process ends itself: whoever supervises it kills it after 10 s, if it is Docker."""
+_TICKS_A_SECOND = 10
 _SHUTDOWN_S = 7
 """For requests under way."""
 
@@ -38,7 +39,7 @@ def open_services(settings: Settings) -> Services:
 
 def serve_alone(settings: Settings) -> None:
     """Serve in this process until a signal ends it."""
-    run(open_services(settings), None, lambda server: announce([s for listening in server.servers for s in listening.sockets]))
+    run(open_services(settings), None, lambda server: announce([s for each in server.servers for s in each.sockets]))
 
 
 def run(services: Services, sockets: list[socket] | None, when_ready: Callable[["Server"], None]) -> None:
@@ -49,10 +50,11 @@ def run(services: Services, sockets: list[socket] | None, when_ready: Callable[[
         create_app(services),
         host=settings.host,
         port=settings.port,
-        http=LimitedHttpProtocol,
+        http=limited_protocol(settings),  # type: ignore[arg-type]  # as good as a class
         access_log=False,
         log_config=None,
         server_header=False,
+        timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=_SHUTDOWN_S,
     )
     with suppress(KeyboardInterrupt):  # Ctrl+C is how one stops it
@@ -96,6 +98,11 @@ class Server(uvicorn.Server):
 
     @override
     async def on_tick(self, counter: int) -> bool:
+        if counter % _TICKS_A_SECOND == 0:
+            now_s = time.monotonic()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, LimitedHttpProtocol):
+                    connection.check(now_s)
         return await super().on_tick(counter) and time.monotonic() >= self._leaves_at_s
 
 

@@ -2,10 +2,12 @@
 
 import ctypes
 import gc
+import resource
 import sys
 
 _SWITCH_S = 0.001
 _GARBAGE_OBJECTS = 50_000
+_FILES = 65_536
 _TRIM_THRESHOLD = -1  # of mallopt(3), as malloc.h numbers them
 _MMAP_THRESHOLD = -3
 _KEPT_BYTES = 64 * 2**20
@@ -19,8 +21,17 @@ def tune() -> None:
     wants the interpreter for microseconds, and the event loop wants it soon.
     """
     sys.setswitchinterval(_SWITCH_S)
+    _allow_many_files()
     _collect_less_garbage()
     _keep_freed_memory()
+
+
+def _allow_many_files() -> None:
+    """A connection is a file, and by default a process may have 1,024 of them, though it may ask for more."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if most == resource.RLIM_INFINITY else min(_FILES, most)
+    if now != resource.RLIM_INFINITY and now < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _collect_less_garbage() -> None:

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from typing import NamedTuple
 
 from app import packs
-from app.detectors.base import Detector, DetectorParams
+from app.detectors.base import Detector, DetectorParams, Fitted
 from app.errors import TidemarkError, Unavailable
 from app.packs import Pack
 from app.registry import ModelRegistry
@@ -23,6 +23,16 @@ class FitJob(NamedTuple):
     history: Series
     detector: type[Detector]
     params: DetectorParams
+
+
+class Computed(NamedTuple):
+    """A fit that is computed and not published yet."""
+
+    series_id: str
+    fitted: Fitted
+    history: Series
+    idempotency: Idempotency | None
+    created_by: str | None
 
 
 class Prepared(NamedTuple):
@@ -58,13 +68,31 @@ class TrainingService:
 
         Raises IdempotencyKeyReused, VersionDeleted, DatabaseUnavailable, ArtifactStoreUnavailable.
         """
+        key, by = idempotency_key, created_by
+        return self.publish_one(self.compute(series_id, history, detector, params, idempotency_key=key, created_by=by))
+
+    def compute(
+        self,
+        series_id: str,
+        history: Series,
+        detector: type[Detector],
+        params: DetectorParams,
+        *,
+        idempotency_key: str | None = None,
+        created_by: str | None = None,
+    ) -> Computed | Version:
+        """All the computing of `fit` and none of its waiting for the store; or the version that there was before."""
         idempotency = None
         if idempotency_key is not None:
             idempotency = Idempotency(idempotency_key, _request_digest(history, detector, params))
             if replay := self._registry.find_replay(series_id, idempotency):
                 return replay
         fitted = detector.fit_within(history, params, self._fit_budget_s)
-        return self._registry.publish(series_id, fitted, history, idempotency, created_by)
+        return Computed(series_id, fitted, history, idempotency, created_by)
+
+    def publish_one(self, computed: Computed | Version) -> Version:
+        """The rest of `fit`."""
+        return computed if isinstance(computed, Version) else self._registry.publish(*computed)
 
     def begin_fit(
         self,

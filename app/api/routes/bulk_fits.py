@@ -39,7 +39,7 @@ Read = Callable[[], list[Asked[FitJob]]]
 def router(services: Services) -> APIRouter:
     """The route that fits many series."""
     routes = APIRouter(tags=["many series"])
-    settings = services.settings
+    settings, capacity = services.settings, services.capacity
 
     @routes.post(
         "/fit",
@@ -57,20 +57,21 @@ def router(services: Services) -> APIRouter:
         content_type = request.headers.get("content-type")
         if formats.is_table(content_type):
             parse = partial(arrow.parse_histories, is_parquet=formats.names(formats.PARQUET, content_type))
-            table = await run_in_threadpool(parse, await request.body(), settings.max_points, [])
+            table = await capacity.compute(parse, await request.body(), arrow.Limits.of(settings), [])
             reads = _of_table(table, settings, defaults, caller)
         else:
-            reads = _of_lines(await open_lines(request), settings, defaults, caller)
-        return StreamedAnswer(partial(_fit_all, services.training, reads, caller), formats.NDJSON)
+            reads = _of_lines(await open_lines(request), services, defaults, caller)
+        return StreamedAnswer(partial(_fit_all, services, reads, caller), formats.NDJSON, capacity)
 
     return routes
 
 
 async def _of_lines(
-    pieces: AsyncIterator[bytes], settings: Settings, defaults: FitDefaults, caller: Caller
+    pieces: AsyncIterator[bytes], services: Services, defaults: FitDefaults, caller: Caller
 ) -> AsyncIterator[Read]:
+    settings, budget = services.settings, services.capacity.bodies
     limit_bytes = settings.max_body_mb * _MB
-    batches = batches_of_lines(pieces, limit_bytes, enough_lines=ENOUGH_SERIES, enough_bytes=ENOUGH_BYTES)
+    batches = batches_of_lines(pieces, limit_bytes, budget, enough_lines=ENOUGH_SERIES, enough_bytes=ENOUGH_BYTES)
     async for batch in batches:
         yield partial(lines.read_fits, batch, settings, defaults, caller)
 
@@ -82,12 +83,13 @@ async def _of_table(
         yield partial(lines.read_table, batch, settings, defaults, caller)
 
 
-async def _fit_all(training: TrainingService, reads: AsyncIterator[Read], caller: Caller, spool: Spool) -> None:
+async def _fit_all(services: Services, reads: AsyncIterator[Read], caller: Caller, spool: Spool) -> None:
     """Compute one batch while the one before it is published; answers are in the order of the request."""
+    training = services.training
     publishing: asyncio.Future[None] | None = None
     try:
         async for read in reads:
-            asked, prepared = await run_in_threadpool(_compute, training, read, caller)
+            asked, prepared = await services.capacity.compute_in_turn(_compute, training, read, caller)
             if publishing is not None:
                 await publishing
             publishing = asyncio.ensure_future(_publish(training, asked, prepared, spool))

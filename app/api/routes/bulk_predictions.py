@@ -1,5 +1,6 @@
 """POST /predict: points of many series in one call, as lines of NDJSON or as an Arrow stream."""
 
+from contextlib import closing
 from functools import partial
 
 from anyio import CapacityLimiter, to_thread
@@ -32,6 +33,7 @@ _MOST_READERS = 40
 def router(services: Services) -> APIRouter:
     """The route that judges points of many series."""
     routes = APIRouter(tags=["many series"])
+    capacity = services.capacity
     limit_bytes = services.settings.max_body_mb * _MB
     readers = CapacityLimiter(_MOST_READERS)
 
@@ -52,21 +54,30 @@ def router(services: Services) -> APIRouter:
         refuse(faults)
         caller = caller_of(request)
         if not formats.names(formats.ARROW, request.headers.get("content-type")):
-            batches = batches_of_lines(await open_lines(request), limit_bytes, enough_lines=1, enough_bytes=1)
+            batches = batches_of_lines(
+                await open_lines(request), limit_bytes, capacity.bodies, enough_lines=1, enough_bytes=1
+            )
             judge = lines.judging(services.registry, services.settings, query, caller)
 
             async def write_lines(spool: Spool) -> None:
                 async for batch in batches:
                     spool.write(await run_in_threadpool(judge, batch))
 
-            return StreamedAnswer(write_lines, formats.NDJSON)
+            return StreamedAnswer(write_lines, formats.NDJSON, capacity)
 
-        rows = await to_thread.run_sync(arrow.open_rows, BodyFile(request, limit_bytes), limiter=readers)
+        body = BodyFile(request, limit_bytes, capacity.bodies)
+        read = partial(arrow.open_rows, body, arrow.Limits.of(services.settings))
+        try:
+            rows = await to_thread.run_sync(read, limiter=readers)
+        except BaseException:
+            body.close()
+            raise
 
         async def write_rows(spool: Spool) -> None:
-            judge = partial(arrow.judge_rows, rows, services.prediction, query, caller, SpoolFile(spool))
-            await to_thread.run_sync(judge, limiter=readers)
+            with closing(body):
+                judge = partial(arrow.judge_rows, rows, services.prediction, query, caller, SpoolFile(spool))
+                await to_thread.run_sync(judge, limiter=readers)
 
-        return StreamedAnswer(write_rows, formats.ARROW)
+        return StreamedAnswer(write_rows, formats.ARROW, capacity)
 
     return routes

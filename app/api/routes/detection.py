@@ -6,7 +6,6 @@ import numpy as np
 import orjson
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from starlette.concurrency import run_in_threadpool
 
 from app.api import answers, arrow, bodies, formats, lines
 from app.api.callers import Caller, caller_of
@@ -35,7 +34,7 @@ _MB = 2**20
 def router(services: Services) -> APIRouter:
     """The route that detects without a model."""
     routes = APIRouter(tags=["detection"])
-    settings = services.settings
+    settings, capacity = services.settings, services.capacity
 
     @routes.post(
         "/detect",
@@ -52,25 +51,26 @@ def router(services: Services) -> APIRouter:
         content_type, caller = request.headers.get("content-type"), caller_of(request)
         if formats.names(formats.NDJSON, content_type):
             pieces = await open_lines(request)
-            return StreamedAnswer(partial(_write_lines, settings, defaults, caller, pieces), formats.NDJSON)
+            return StreamedAnswer(partial(_write_lines, services, defaults, caller, pieces), formats.NDJSON, capacity)
         judge = _detect_rows if formats.names(formats.ARROW, content_type) else _detect_one
-        return await run_in_threadpool(judge, settings, defaults, caller, await request.body())
+        return await capacity.compute(judge, settings, defaults, caller, await request.body())
 
     return routes
 
 
 async def _write_lines(
-    settings: Settings, defaults: lines.FitDefaults, caller: Caller, pieces: lines.Pieces, spool: Spool
+    services: Services, defaults: lines.FitDefaults, caller: Caller, pieces: lines.Pieces, spool: Spool
 ) -> None:
+    settings, capacity = services.settings, services.capacity
     limit_bytes = settings.max_body_mb * _MB
-    async for batch in batches_of_lines(pieces, limit_bytes, enough_lines=1, enough_bytes=1):
+    async for batch in batches_of_lines(pieces, limit_bytes, capacity.bodies, enough_lines=1, enough_bytes=1):
         for line in batch:
-            spool.write(await run_in_threadpool(lines.detected, line, settings, defaults, caller))
+            spool.write(await capacity.compute_in_turn(lines.detected, line, settings, defaults, caller))
 
 
 def _detect_one(settings: Settings, defaults: lines.FitDefaults, caller: Caller, body: bytes) -> Response:
     faults: list[Fault] = []
-    fields = lines.with_defaults(bodies.parse_object(body, faults), defaults)
+    fields = lines.with_defaults(bodies.parse_object(body, settings.max_points, faults), defaults)
     asked = bodies.parse_fit_fields(fields, settings, faults, varies=False)
     caller.charge_points(len(asked.history))
     content = answers.detection_fields(asked.detector.name, asked.detector.detect(asked.history, asked.params))
@@ -78,7 +78,7 @@ def _detect_one(settings: Settings, defaults: lines.FitDefaults, caller: Caller,
 
 
 def _detect_rows(settings: Settings, defaults: lines.FitDefaults, caller: Caller, body: bytes) -> Response:
-    batch, order = arrow.parse_rows(body, settings.max_points, [])
+    batch, order = arrow.parse_rows(body, arrow.Limits.of(settings), [])
     faults = batch.faults(settings.min_training_data_points, settings.max_points, varies=False)
     caller.charge_points(len(batch.values))
     judged = _detect_batch(batch, faults, defaults)

@@ -1,6 +1,7 @@
 """How the service is doing: for people, for orchestrators, for Prometheus."""
 
 from collections.abc import Callable
+from functools import partial
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
@@ -8,6 +9,7 @@ from fastapi.responses import JSONResponse, Response
 from app.api.callers import CallerOf
 from app.api.documentation import problems
 from app.api.schemas import Alive, Health, Latency, Ready
+from app.api_keys import SeriesPatterns
 from app.bootstrap import Services
 from app.errors import TidemarkError, Unavailable
 from app.migrations import check_schema
@@ -19,11 +21,15 @@ _UNAVAILABLE = 503
 def router(services: Services) -> APIRouter:
     """The routes that say how the service is doing."""
     routes = APIRouter(tags=["health"])
+    look = services.capacity.look
 
     @routes.get("/healthcheck", summary="Series trained and request latencies", responses=problems(Unavailable))
-    def healthcheck(caller: CallerOf) -> Health:
+    async def healthcheck(caller: CallerOf) -> Health:
+        return await look(partial(summarize_health, caller.series))
+
+    def summarize_health(visible: SeriesPatterns) -> Health:
         return Health(
-            series_trained=services.registry.catalog.count_series(visible=caller.series),
+            series_trained=services.registry.catalog.count_series(visible=visible),
             inference_latency_ms=latency("inference"),
             training_latency_ms=latency("training"),
         )
@@ -44,7 +50,10 @@ def router(services: Services) -> APIRouter:
         response_model=Ready,
         responses={_UNAVAILABLE: {"model": Ready, "description": "Which part cannot be used, and what to do."}},
     )
-    def readyz() -> JSONResponse:
+    async def readyz() -> JSONResponse:
+        return await look(check_all)
+
+    def check_all() -> JSONResponse:
         if services.shutting_down.is_set():
             return JSONResponse(Ready(status="shutting down", checks={}).model_dump(), _UNAVAILABLE)
         models, training = services.stores
@@ -63,8 +72,8 @@ def router(services: Services) -> APIRouter:
         response_class=Response,
         responses={200: {"content": {"text/plain": {}}}},
     )
-    def metrics() -> Response:
-        return Response(services.metrics.render(), media_type=METRICS_CONTENT_TYPE)
+    async def metrics() -> Response:
+        return Response(await look(services.metrics.render), media_type=METRICS_CONTENT_TYPE)
 
     return routes
 

@@ -1,6 +1,7 @@
 """POST /predict and POST /fit: the hot routes. They read the bytes of the body themselves, for speed."""
 
 import asyncio
+from functools import partial
 from typing import NamedTuple, Self
 
 from fastapi import APIRouter, Request
@@ -9,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 
 from app.api import answers, arrow, bodies, formats
-from app.api.bodies import PredictBody
+from app.api.bodies import FitBody, PredictBody
 from app.api.callers import Caller, caller_of
 from app.api.documentation import (
     BUDGET_PARAMETERS,
@@ -27,9 +28,11 @@ from app.api.fast_lane import INLINE_BODY_BYTES
 from app.api.queries import PredictQuery, parse_predict_query
 from app.api.schemas import FitAnswer, FitRequest, PointAnswer, PointRequest, PointsAnswer, PointsRequest
 from app.bootstrap import Services
+from app.config import Settings
 from app.errors import Fault
 from app.series import parse_series_id
-from app.versions import LoadedModel, parse_idempotency_key
+from app.services.training import Computed
+from app.versions import LoadedModel, Version, parse_idempotency_key
 
 
 class PointFormat(NamedTuple):
@@ -49,11 +52,11 @@ class PointFormat(NamedTuple):
         answers_arrow = parameters is not None or (is_arrow and is_anything)
         return cls(is_arrow, answers_arrow, compresses="compression=lz4" in (parameters or ""))
 
-    def parse(self, body: bytes, max_points: int, faults: list[Fault]) -> PredictBody:
+    def parse(self, body: bytes, settings: Settings, faults: list[Fault]) -> PredictBody:
         """The points of a body. Raises InvalidInput with `faults` and its own."""
         if self.is_arrow:
-            return PredictBody(arrow.parse_points(body, max_points, faults))
-        return bodies.parse_prediction(body, max_points, faults)
+            return PredictBody(arrow.parse_points(body, arrow.Limits.of(settings), faults))
+        return bodies.parse_prediction(body, settings.max_points, faults)
 
     def answer(self, model: LoadedModel, body: PredictBody, query: PredictQuery) -> Response:
         """What the model says of the points. Raises InvalidInput."""
@@ -67,7 +70,12 @@ class PointFormat(NamedTuple):
 def router(services: Services) -> APIRouter:
     """The routes that judge and fit."""
     routes = APIRouter(tags=["models"])
+    _add_predict(routes, services)
+    _add_fit(routes, services)
+    return routes
 
+
+def _add_predict(routes: APIRouter, services: Services) -> None:
     @routes.post(
         "/predict/{series_id}",
         summary="Judge points with a version of the series' model",
@@ -86,7 +94,7 @@ def router(services: Services) -> APIRouter:
         content, caller = PointFormat.of(request.headers), caller_of(request)
         if len(body) > INLINE_BODY_BYTES:
             return await run_in_threadpool(judge, series_id, query, body, content, caller=caller, faults=faults)
-        points = content.parse(body, services.settings.max_points, faults)
+        points = content.parse(body, services.settings, faults)
         caller.charge_points(points.points_count)
         model = services.registry.find_loaded(series_id, query.selector)
         if model is None:  # shielded, since others may wait for the same load
@@ -98,10 +106,12 @@ def router(services: Services) -> APIRouter:
     def judge(
         series_id: str, query: PredictQuery, body: bytes, content: PointFormat, *, caller: Caller, faults: list[Fault]
     ) -> Response:
-        points = content.parse(body, services.settings.max_points, faults)
+        points = content.parse(body, services.settings, faults)
         caller.charge_points(points.points_count)
         return content.answer(services.registry.load(series_id, query.selector), points, query)
 
+
+def _add_fit(routes: APIRouter, services: Services) -> None:
     @routes.post(
         "/fit/{series_id}",
         summary="Fit a model to a history: the next version of the series",
@@ -118,18 +128,25 @@ def router(services: Services) -> APIRouter:
         series_id = parse_series_id(request.path_params["series_id"], faults)
         key = parse_idempotency_key(request.headers.get("idempotency-key"), faults)
         caller = caller_of(request)
-        if len(body) <= INLINE_BODY_BYTES and key is None:
-            parsed = bodies.parse_fit(body, services.settings, faults)
-            if parsed.detector.is_quick_to_fit(parsed.params):
-                caller.charge_points(len(parsed.history))
-                fitting = services.training.begin_fit(series_id, *parsed, created_by=caller.name)
-                return answers.fit_answer(await asyncio.wrap_future(fitting))
-        return await run_in_threadpool(train, series_id, body, key, caller, faults)
+        if len(body) > INLINE_BODY_BYTES:
+            computed = await services.capacity.compute(train, series_id, body, key, caller, faults)
+            return await run_in_threadpool(store, computed)
+        return await fit_small(series_id, bodies.parse_fit(body, services.settings, faults), key, caller)
 
-    def train(series_id: str, body: bytes, key: str | None, caller: Caller, faults: list[Fault]) -> Response:
-        parsed = bodies.parse_fit(body, services.settings, faults)
-        caller.charge_points(len(parsed.history))
-        version = services.training.fit(series_id, *parsed, idempotency_key=key, created_by=caller.name)
-        return answers.fit_answer(version)
+    async def fit_small(series_id: str, asked: FitBody, key: str | None, caller: Caller) -> Response:
+        caller.charge_points(len(asked.history))
+        if asked.detector.is_quick_to_fit(asked.params) and key is None:
+            fitting = services.training.begin_fit(series_id, *asked, created_by=caller.name)
+            return answers.fit_answer(await asyncio.wrap_future(fitting))
+        compute = partial(services.training.compute, idempotency_key=key, created_by=caller.name)
+        if asked.detector.is_quick_to_fit(asked.params):
+            return await run_in_threadpool(lambda: store(compute(series_id, *asked)))
+        return await run_in_threadpool(store, await services.capacity.compute(compute, series_id, *asked))
 
-    return routes
+    def train(series_id: str, body: bytes, key: str | None, caller: Caller, faults: list[Fault]) -> Computed | Version:
+        asked = bodies.parse_fit(body, services.settings, faults)
+        caller.charge_points(len(asked.history))
+        return services.training.compute(series_id, *asked, idempotency_key=key, created_by=caller.name)
+
+    def store(computed: Computed | Version) -> Response:
+        return answers.fit_answer(services.training.publish_one(computed))
