@@ -207,9 +207,10 @@ def _read(
     faults: list[Fault] = []
     series_id = None
     try:
-        fields = bodies.parse_object(line.data, settings.max_points, faults)
-        series_id = bodies.parse_series_field(fields, faults)
-        caller.check_series(series_id)
-        return Asked(line.number, series_id, parse(series_id, fields, faults))
+        with bodies.in_turn(line.data):
+            fields = bodies.parse_object(line.data, settings.max_points, faults)
+            series_id = bodies.parse_series_field(fields, faults)
+            caller.check_series(series_id)
+            return Asked(line.number, series_id, parse(series_id, fields, faults))
     except TidemarkError as error:
         return Asked(line.number, series_id or None, error)

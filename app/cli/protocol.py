@@ -17,6 +17,7 @@ from app.errors import Overloaded, RequestTimeout, TidemarkError
 MAX_HEAD_BYTES = 65_536
 """Request line and headers: four times what the common proxies let through."""
 _BYTES_A_SECOND = 131_072
+_REST_PAUSE_S = 0.02
 _OTHER_FILES = 256
 """That a process has open beside its connections."""
 
@@ -87,6 +88,18 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._is_in_head = False
         self._head_bytes = 0
         super().on_headers_complete()
+
+    @override
+    def on_body(self, body: bytes) -> None:
+        if not self.cycle.response_complete:
+            super().on_body(body)
+        elif not self.flow.read_paused:  # of a request that was refused: taken, so that its client comes to its answer
+            self.flow.pause_reading()
+            self.loop.call_later(_REST_PAUSE_S, self._take_more)
+
+    def _take_more(self) -> None:
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
 
     @override
     def resume_writing(self) -> None:

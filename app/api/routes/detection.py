@@ -70,8 +70,10 @@ async def _write_lines(
 
 def _detect_one(settings: Settings, defaults: lines.FitDefaults, caller: Caller, body: bytes) -> Response:
     faults: list[Fault] = []
-    fields = lines.with_defaults(bodies.parse_object(body, settings.max_points, faults), defaults)
-    asked = bodies.parse_fit_fields(fields, settings, faults, varies=False)
+    with bodies.in_turn(body):
+        fields = lines.with_defaults(bodies.parse_object(body, settings.max_points, faults), defaults)
+        asked = bodies.parse_fit_fields(fields, settings, faults, varies=False)
+        del fields
     caller.charge_points(len(asked.history))
     content = answers.detection_fields(asked.detector.name, asked.detector.detect(asked.history, asked.params))
     return Response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), media_type=formats.JSON)
