@@ -1,14 +1,40 @@
 """Settings: the only reader of the environment. `main` and `cli` build one; nothing reads it at import."""
 
 import os
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import quote
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.errors import ConfigurationError
+
+_ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:\d{1,5})?")
+_HOST_PATTERN = re.compile(r"(\*\.)?[a-z0-9_.-]+|[0-9a-f:]+")
+
+
+def _split(given: object) -> object:
+    return tuple(filter(None, (part.strip().lower() for part in given.split(",")))) if isinstance(given, str) else given
+
+
+def _check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
+    if "*" not in origins and any(not _ORIGIN.fullmatch(origin) for origin in origins):
+        advice = "list origins like https://grafana.example.com, without a path and with commas between, or *"
+        raise ValueError(advice)
+    return origins
+
+
+def _check_hosts(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    patterns = tuple(pattern.strip("[]") for pattern in patterns)
+    if any(pattern != "*" and not _HOST_PATTERN.fullmatch(pattern) for pattern in patterns):
+        advice = "list names like tidemark.example.com or *.example.com, without a port and with commas between, or *"
+        raise ValueError(advice)
+    return patterns
+
+
+_List = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 
 class Settings(BaseSettings):
@@ -26,6 +52,32 @@ class Settings(BaseSettings):
         ge=0,
         le=3600,
         description="Seconds after SIGTERM that requests are still taken while /readyz says 503, for load balancers.",
+    )
+    allowed_hosts: Annotated[_List, AfterValidator(_check_hosts)] | None = Field(
+        None,
+        description=(
+            "Names under which it may be called, with commas between: tidemark.example.com, *.example.com. "
+            "Default: any; on loopback those that no web site can have."
+        ),
+    )
+    cors_origins: Annotated[_List, AfterValidator(_check_origins)] | None = Field(
+        None,
+        description=(
+            "Origins whose pages may call it by script, with commas between: https://grafana.example.com; "
+            "or * for all. Default: none."
+        ),
+    )
+    ssl_certfile: Path | None = Field(
+        None, description="Certificate in PEM, with those between it and the root: serves HTTPS. Default: HTTP."
+    )
+    ssl_keyfile: Path | None = Field(None, description="Private key of SSL_CERTFILE in PEM. Default: in the same file.")
+    ssl_keyfile_password: SecretStr = Field(SecretStr(""), description="Password of that private key.")
+    forwarded_allow_ips: str = Field(
+        "127.0.0.1,::1",
+        description=(
+            "Addresses or networks of proxies, with commas between, whose X-Forwarded-For and X-Forwarded-Proto count; "
+            "or * for all."
+        ),
     )
     data_dir: Path = Field(Path("./data"), description="Where the embedded database and the artifacts live by default.")
 
@@ -122,6 +174,14 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = Field(
         "console", description="`console` for people, `json` for log collectors."
     )
+    log_requests: Literal["none", "failures", "all"] = Field(
+        "failures", description="Requests with a line in the log: `none`, `failures` and slow ones, or `all`."
+    )
+
+    @property
+    def is_on_loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        return self.host.lower() in {"localhost", "::1"} or self.host.startswith("127.")
 
     @property
     def is_embedded(self) -> bool:

@@ -6,6 +6,7 @@ TidemarkError                    500
 |   +-- IdempotencyKeyReused     422
 +-- Unauthenticated              401   with WWW-Authenticate
 |   +-- KeyUnknown               401
++-- HostNotAllowed               400
 +-- CrossSiteRequest             403
 +-- ScopeMissing                 403
 +-- SeriesNotAllowed             403
@@ -89,6 +90,13 @@ class IdempotencyKeyReused(InvalidInput):
     """An Idempotency-Key came back with another body."""
 
     title = "This Idempotency-Key belongs to another request"
+
+
+class HostNotAllowed(TidemarkError):
+    """The request names another host than those that ALLOWED_HOSTS lists."""
+
+    status = 400
+    title = "Not under this host name"
 
 
 class CrossSiteRequest(TidemarkError):

@@ -6,13 +6,16 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
+from starlette.types import ASGIApp
 
 from app import __version__
 from app.api import openapi, problems
 from app.api.admission import Admission
 from app.api.fast_lane import PredictionFastLane
 from app.api.gate import Authenticate, Gate
-from app.api.middleware import MeasureRequests, RefuseOtherSites
+from app.api.middleware import MeasureRequests
+from app.api.origins import Hosts, LeaveOutOtherHosts, RefuseOtherHosts, RefuseOtherSites, ShareWithOrigins
+from app.api.request_log import LogRequests
 from app.api.routes import aliases, bulk_fits, bulk_predictions, detection, health, models, series
 from app.api.sessions import Sessions
 from app.bootstrap import Services
@@ -47,25 +50,36 @@ def create_app(services: Services) -> FastAPI:
     )
     sessions = Sessions(services.keyring, services.settings.session_secret.get_secret_value())
     gate = Gate(services.keyring, services.limiter, sessions)
-    app.add_middleware(RefuseOtherSites)
     app.add_middleware(Admission, capacity=services.capacity, max_body_mb=services.settings.max_body_mb)
-    measures = services.metrics, services.latencies
     app.add_middleware(Authenticate, gate)
-    app.add_middleware(MeasureRequests, *measures)
+    app.add_middleware(RefuseOtherSites, origins=services.settings.cors_origins or ())  # before a cookie counts
     problems.install(app)
     hot = models, bulk_predictions, bulk_fits, detection
     for routes in (*hot, series, aliases, health, pages):
         app.include_router(routes.router(services))
-    app.middleware_stack = PredictionFastLane(
-        app.build_middleware_stack(),
-        services.settings,
-        services.registry,
-        gate=gate,
-        metrics=measures[0],
-        latencies=measures[1],
-    )
+    app.middleware_stack = _wrap(app.build_middleware_stack(), services, gate)
     app.openapi = lambda: _openapi(app, services)  # type: ignore[method-assign]
     return app
+
+
+def _wrap(app: ASGIApp, services: Services, gate: Gate) -> ASGIApp:
+    """What goes around all of the application, also around the answers to its faults; the first line is innermost."""
+    settings = services.settings
+    measures = services.metrics, services.latencies
+    hosts = Hosts(settings.allowed_hosts, settings.host) if settings.allowed_hosts or settings.is_on_loopback else None
+    if settings.cors_origins:
+        app = ShareWithOrigins(app, settings.cors_origins)
+    if hosts is not None:
+        app = RefuseOtherHosts(app, hosts)
+    app = MeasureRequests(app, *measures)
+    if settings.log_requests == "failures":
+        app = LogRequests(app, settings.log_requests)
+    fast: ASGIApp = PredictionFastLane(
+        app, settings, services.registry, gate=gate, metrics=services.metrics, latencies=services.latencies
+    )
+    if hosts is not None and settings.allowed_hosts:  # else only browsers are kept out, which the fast lane leaves be
+        fast = LeaveOutOtherHosts(fast, app, hosts)
+    return LogRequests(fast, settings.log_requests) if settings.log_requests == "all" else fast
 
 
 def _openapi(app: FastAPI, services: Services) -> dict[str, Any]:

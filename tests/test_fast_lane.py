@@ -14,6 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 from app.api.fast_lane import INLINE_BODY_BYTES, PredictionFastLane
 from app.api.gate import Gate
 from app.api.sessions import Sessions
+from app.api.headers import security_headers
 from app.bootstrap import Services
 from app.detectors.mean_std import MeanStd, MeanStdParams
 from app.follower import POLL_INTERVAL_S
@@ -79,8 +80,12 @@ HEADERS = (
 )  # fmt: skip
 
 
+FOR_BROWSERS = {name for name, _ in security_headers({"scheme": "http"}, [])}
+"""Headers that the fast lane, which answers no browser, leaves out."""
+
+
 class Answer(NamedTuple):
-    """All of an answer but for its time."""
+    """All of an answer but for its time and what only browsers look at."""
 
     status: int
     headers: list[tuple[bytes, bytes]]
@@ -88,8 +93,9 @@ class Answer(NamedTuple):
 
 
 def send(client: httpx.Client, target: str, body: object, headers: Mapping[str, str]) -> Answer:
-    answer = client.post(target, content=body, headers=headers)
-    kept = [(name, value) for name, value in answer.headers.raw if name.lower() != b"date"]
+    answer = client.post(target, content=body, headers={"X-Request-ID": "the-same", **headers})
+    left_out = {b"date", b"x-request-id", *FOR_BROWSERS}
+    kept = [(name, value) for name, value in answer.headers.raw if name.lower() not in left_out]
     return Answer(answer.status_code, kept, answer.content)
 
 

@@ -28,7 +28,8 @@ def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
     assert answer.status_code == status, answer.text
     assert answer.headers["Content-Type"] == "application/problem+json"
     document = answer.json()
-    assert set(document) == {"type", "title", "status", "detail", "instance", "errors"}
+    assert set(document) == {"type", "title", "status", "detail", "instance", "request_id", "errors"}
+    assert document["request_id"] == answer.headers["X-Request-ID"]
     assert document["status"] == status
     assert document["type"].startswith("/problems/")
     assert document["title"]

@@ -1,24 +1,26 @@
-"""What wraps every request: the measure of its time, and the guard against other sites. Plain ASGI, for speed."""
+"""What wraps every request: its id and its answer's headers, the measure of its time.
+
+Plain ASGI, for speed.
+"""
 
 import time
 from collections.abc import Mapping
 
-from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.problems import answer_error
-from app.errors import CrossSiteRequest
+from app.api.headers import security_headers
+from app.api.request_ids import HEADER, request_id
+from app.logs import log_as_part_of
 from app.telemetry import Kind, LatencyHistory, Metrics
 
 _OK = 200
 _UNMATCHED = "(unmatched)"
 _KINDS: Mapping[str, Kind] = {"/predict/{series_id}": "inference", "/fit/{series_id}": "training"}
-_READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 
 
 class MeasureRequests:
-    """Counts each request and remembers how long it took."""
+    """Counts each request and remembers how long it took; its answer gets its id and what a browser must know."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, latencies: LatencyHistory) -> None:
         self._app = app
@@ -32,15 +34,19 @@ class MeasureRequests:
             return
         started = time.perf_counter()
         status = 500
+        own_id = (HEADER, request_id(scope).encode())
+        log_as_part_of(scope)
 
-        async def remember_status(message: Message) -> None:
+        async def add_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                headers = message["headers"]
+                message["headers"] = [*headers, *security_headers(scope, headers), own_id]
             await send(message)
 
         try:
-            await self._app(scope, receive, remember_status)
+            await self._app(scope, receive, add_headers)
         finally:
             self._observe(scope, status, time.perf_counter() - started)
 
@@ -50,40 +56,3 @@ class MeasureRequests:
         self._metrics.observe(method, route, status, duration_s)
         if status == _OK and (kind := _KINDS.get(route)):
             self._latencies.record(kind, duration_s * 1000.0)
-
-
-class RefuseOtherSites:
-    """Refuses what the page of another site sends through its visitor's browser, unless it only reads.
-
-    A service on loopback has no other guard: any page that its operator opens could fit models.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, as ASGI has it."""
-        if scope["type"] == "http" and scope["method"] not in _READING and _is_cross_site(scope):
-            error = CrossSiteRequest(
-                "The request comes from a page of another site: send it from this one, or without a browser."
-            )
-            await answer_error(Request(scope), error)(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
-
-
-def _is_cross_site(scope: Scope) -> bool:
-    origin = _header(scope, b"origin")
-    if origin is None:  # browsers always name it with what is not a GET; nobody else does
-        return False
-    site = _header(scope, b"sec-fetch-site")
-    if site is not None:
-        return site not in {b"same-origin", b"none"}
-    return origin.rpartition(b"//")[2] != _header(scope, b"host")
-
-
-def _header(scope: Scope, name: bytes) -> bytes | None:
-    for key, value in scope["headers"]:
-        if key == name:
-            return bytes(value)
-    return None

@@ -14,6 +14,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from app.api.formats import PROBLEM
+from app.api.request_ids import request_id
+from app.api.request_log import escape_path
 from app.errors import Fault, InvalidInput, Overloaded, TidemarkError, json_pointer
 
 _CLIENT_CLOSED_REQUEST = 499
@@ -39,7 +41,7 @@ def answer_error(request: Request, error: Exception) -> Response:
     """One of our own errors."""
     assert isinstance(error, TidemarkError)
     if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, Overloaded):  # which says so itself
-        log.error("request failed", path=request.url.path, error=error.kind, detail=error.detail)
+        log.error("request failed", path=escape_path(request.scope), error=error.kind, detail=error.detail)
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
     if error.status == HTTPStatus.REQUEST_TIMEOUT:
         headers["Connection"] = "close"  # what of the body may still come is not to be taken for the next request
@@ -59,6 +61,7 @@ def problem(
     """A problem document."""
     content = _fields(status, kind, title, detail) | {
         "instance": quote(request.scope["path"]),
+        "request_id": request_id(request.scope),
         "errors": _fault_fields(faults),
     }
     return Response(orjson.dumps(content), status, headers, PROBLEM)
@@ -121,6 +124,6 @@ def _answer_nobody(request: Request, error: Exception) -> Response:  # noqa: ARG
 
 def _answer_unexpected(request: Request, error: Exception) -> Response:
     # The server logs the traceback, with which it ends the connection.
-    log.error("request failed unexpectedly", path=request.url.path, error=repr(error))
+    log.error("request failed unexpectedly", path=escape_path(request.scope), error=repr(error))
     detail = "This is a fault of Tidemark, not of your request; its log has the details."
     return problem(request, 500, "unexpected", TidemarkError.title, detail)

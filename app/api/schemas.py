@@ -296,4 +296,5 @@ class Problem(BaseModel):
     status: int
     detail: str
     instance: Annotated[str, Field(description="Path of the request.")]
+    request_id: Annotated[str, Field(description="X-Request-ID of the answer, and of the lines about it in the log.")]
     errors: Annotated[list[ProblemFault], Field(description="Every fault of the request, all at once.")]

@@ -17,6 +17,7 @@ from typing_extensions import override
 from app import __version__
 from app.bootstrap import Services, build
 from app.cli.protocol import LimitedHttpProtocol, limited_protocol
+from app.cli.tls import find_certificate
 from app.cli.tuning import tune
 from app.config import Settings
 from app.main import create_app
@@ -32,6 +33,7 @@ log = structlog.get_logger()
 
 def open_services(settings: Settings) -> Services:
     """The services of a process that serves. Raises what stands in the way of serving at all."""
+    find_certificate(settings)
     services = build(settings)
     services.keyring.open()
     return services
@@ -39,7 +41,8 @@ def open_services(settings: Settings) -> Services:
 
 def serve_alone(settings: Settings) -> None:
     """Serve in this process until a signal ends it."""
-    run(open_services(settings), None, lambda server: announce([s for each in server.servers for s in each.sockets]))
+    services = open_services(settings)
+    run(services, None, lambda server: announce([s for each in server.servers for s in each.sockets], settings))
 
 
 def run(services: Services, sockets: list[socket] | None, when_ready: Callable[["Server"], None]) -> None:
@@ -56,17 +59,20 @@ def run(services: Services, sockets: list[socket] | None, when_ready: Callable[[
         server_header=False,
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=_SHUTDOWN_S,
+        forwarded_allow_ips=settings.forwarded_allow_ips,
+        **find_certificate(settings),
     )
     with suppress(KeyboardInterrupt):  # Ctrl+C is how one stops it
         Server(config, services, when_ready).run(sockets)
 
 
-def announce(sockets: Sequence[socket], workers: int = 1) -> None:
+def announce(sockets: Sequence[socket], settings: Settings) -> None:
     """Say where the service listens."""
-    processes = f" Worker processes: {workers}." if workers > 1 else ""
+    scheme = "https" if settings.ssl_certfile else "http"
+    processes = f" Worker processes: {settings.workers}." if settings.workers > 1 else ""
     for listening in sockets:
         host, port = listening.getsockname()[:2]
-        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
         typer.echo(f"Tidemark {__version__} is ready: {url} (API: {url}/docs).{processes} Stop it with Ctrl+C.")
 
 

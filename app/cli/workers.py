@@ -100,7 +100,7 @@ class _Supervisor:
                 worker.notice()
             if not was_ready and all(worker.is_ready for worker in self._workers):
                 was_ready = True
-                announce(self._sockets, self._settings.workers)
+                announce(self._sockets, self._settings)
             if self._bury() and not was_ready:
                 log.error("no worker could start")
                 break

@@ -60,7 +60,6 @@ class Assets:
         headers = {
             "Cache-Control": _FOREVER if is_current else _ASK_EACH_TIME,
             "Vary": "Accept-Encoding",
-            "X-Content-Type-Options": "nosniff",
         }
         body = asset.gzipped
         if accepts_gzip(request):

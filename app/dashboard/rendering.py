@@ -16,7 +16,7 @@ from app.dashboard.assets import Assets
 from app.errors import AliasNotFound, TidemarkError, VersionDeleted, VersionNotFound
 
 _UNITS_S = (("day", 86_400), ("hour", 3_600), ("minute", 60))
-_HEADERS = {"Cache-Control": "no-cache", "Vary": "Accept"}
+_HEADERS = {"Vary": "Accept"}
 
 Fields = dict[str, object]
 
