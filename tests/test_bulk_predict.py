@@ -141,7 +141,8 @@ def test_a_line_with_a_fault_is_answered_with_a_problem_and_its_number_and_stops
             body = {name: value for name, value in line.items() if name not in {"series_id", "version"}}  # type: ignore[union-attr]
             alone = client.post(f"/predict/{fitted}", content=json.dumps(body)).json()
             if status == 422 and "version" not in line:  # type: ignore[operator]
-                assert alone | {"line": answer["line"], "series_id": fitted} == answer | {"instance": alone["instance"]}
+                of_the_request = {name: alone[name] for name in ("instance", "request_id")}
+                assert alone | {"line": answer["line"], "series_id": fitted} == answer | of_the_request
 
 
 def test_deleted_series_are_told_from_unknown_ones(client: httpx.Client, fitted: str) -> None:
