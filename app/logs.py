@@ -31,6 +31,7 @@ def configure_logs(level: str, log_format: str) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _name_request,
+        _end_with_a_word,
     ]
     if log_format == "json":
         rendering: list[Processor] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
@@ -66,9 +67,15 @@ def _name_request(_logger: WrappedLogger, _method: str, event: EventDict) -> Eve
     return {**{name: value for name, value in named.items() if value is not None}, **event}
 
 
+def _end_with_a_word(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Some libraries' events end with a line end of their own."""
+    event["event"] = str(event["event"]).rstrip()
+    return event
+
+
 def _escape(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Keep an event on its line, and let nothing in it speak to the terminal."""
-    return {name: escape(value.rstrip()) if isinstance(value, str) else value for name, value in event.items()}
+    return {name: escape(value) if isinstance(value, str) else value for name, value in event.items()}
 
 
 def escape(text: str, keep: str = "") -> str:

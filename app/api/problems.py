@@ -126,4 +126,4 @@ def _answer_unexpected(request: Request, error: Exception) -> Response:
     # The server logs the traceback, with which it ends the connection.
     log.error("request failed unexpectedly", path=escape_path(request.scope), error=repr(error))
     detail = "This is a fault of Tidemark, not of your request; its log has the details."
-    return problem(request, 500, "unexpected", TidemarkError.title, detail)
+    return problem(request, 500, "unexpected", TidemarkError.title, detail, headers={"Connection": "close"})
