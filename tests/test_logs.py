@@ -106,7 +106,7 @@ def test_what_a_thread_of_the_pool_logs_names_the_request_that_it_serves(
     answer = running.client.get("/series/broken/versions/1", headers={"X-Request-ID": "mine"})
     assert (answer.status_code, answer.json()["request_id"]) == (500, "mine")
     assert answer.headers["Connection"] == "close", "the server hangs up then, and another request would be lost"
-    wait_for(running, "request")
+    wait_for(running, "Exception in ASGI application")
     told = {line["event"]: line for line in lines(running)}
     assert set(told) == {"request failed unexpectedly", "request", "Exception in ASGI application"}
     assert {line["request_id"] for line in told.values()} == {"mine"}
