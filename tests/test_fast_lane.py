@@ -13,8 +13,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app.api.fast_lane import INLINE_BODY_BYTES, PredictionFastLane
 from app.api.gate import Gate
-from app.api.sessions import Sessions
 from app.api.headers import security_headers
+from app.api.sessions import Sessions
 from app.bootstrap import Services
 from app.detectors.mean_std import MeanStd, MeanStdParams
 from app.follower import POLL_INTERVAL_S
