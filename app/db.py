@@ -48,6 +48,7 @@ from sqlalchemy.types import TypeDecorator
 from typing_extensions import override
 
 from app.errors import ConfigurationError, DatabaseUnavailable, SchemaOutdated
+from app.watchdog import Watchdog
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -198,6 +199,9 @@ class Database:
         if not self.is_postgres:
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
+        self._watchdog = Watchdog(timeout_s)
+        if self.is_postgres:
+            event.listen(self.engine, "do_connect", self._connect)
         self.insert = postgresql.insert if self.is_postgres else sqlite.insert
         """An INSERT that knows ON CONFLICT."""
 
@@ -207,15 +211,14 @@ class Database:
 
         Raises DatabaseUnavailable or SchemaOutdated, here and in `write`.
         """
-        with self._failing_clearly():
-            options = {"isolation_level": "AUTOCOMMIT"} if self.is_postgres else {}
-            with self.engine.execution_options(**options).connect() as connection:
-                yield connection
+        options = {"isolation_level": "AUTOCOMMIT"} if self.is_postgres else {}
+        with self._connected(options) as connection:
+            yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """One transaction: committed at the end of the block, undone by any exception."""
-        with self._failing_clearly(), self.engine.execution_options(tidemark_writes=True).begin() as connection:
+        with self._connected({"tidemark_writes": True}) as connection, connection.begin():
             yield connection
 
     def pause_publishing(self, connection: Connection) -> None:
@@ -251,9 +254,36 @@ class Database:
         if self.is_postgres:
             connection.execute(select(func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
 
+    def check_writable(self) -> None:
+        """Raises DatabaseUnavailable when nothing can be written, SchemaOutdated when there is no schema.
+
+        SQLite is written to, as its disk is ours to watch. PostgreSQL is asked whether it is one to write to: a write
+        would wait for a migration, or leave a gap in the feed, and a standby or a full disk make themselves known.
+        """
+        if self.is_postgres:
+            with self.read() as connection:
+                if connection.execute(text("SHOW transaction_read_only")).scalar_one() == "on":
+                    raise DatabaseUnavailable("The database takes no writes: DATABASE_URL must name the primary.")
+        else:
+            with self.write() as connection:
+                connection.execute(text("UPDATE alembic_version SET version_num = version_num"))
+
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
+        self._watchdog.close()
+
+    @contextmanager
+    def _connected(self, options: Mapping[str, Any]) -> Iterator[Connection]:
+        self._watchdog.check()
+        with self._failing_clearly():
+            with self._watchdog.connecting():
+                connection = self.engine.execution_options(**options).connect()
+            with connection:
+                yield connection
+
+    def _connect(self, _: Dialect, __: object, arguments: list[Any], parameters: dict[str, Any]) -> Any:
+        return self._watchdog.connect(*arguments, **parameters)
 
     @contextmanager
     def _failing_clearly(self) -> Iterator[None]:
@@ -347,7 +377,6 @@ def _connect_args(timeout_s: int, *, is_postgres: bool) -> dict[str, Any]:
     timeout_ms = timeout_s * 1000
     limits = f"-c statement_timeout={timeout_ms} -c idle_in_transaction_session_timeout={timeout_ms}"
     return {
-        "connect_timeout": min(timeout_s, 10),
         "tcp_user_timeout": timeout_ms,
         "application_name": "tidemark",
         "options": f"{limits} -c timezone=UTC",

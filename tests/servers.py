@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 import httpx
+import psutil
 import psycopg2
 import redis
 
@@ -65,6 +66,31 @@ class PostgresServer:
 
         arguments = ("-w", "-D", str(self._server.pgdata), "-m", "immediate", "stop")
         pgexec("pg_ctl", arguments, bin_path=self._server.bin_path, user=self._server.system_user)
+
+    def kill(self) -> None:
+        """SIGKILL to all of its processes at once, as when the machine's power fails."""
+        processes = self._processes()
+        for process in processes:
+            process.kill()
+        psutil.wait_procs(processes, timeout=START_S)
+
+    def freeze(self) -> None:
+        """SIGSTOP to all of its processes: connections stay open, and new ones are taken, by the kernel alone."""
+        self._postmaster().suspend()  # first, so that there are no more children than those that follow
+        for process in self._processes():
+            process.suspend()
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        for process in self._processes():
+            process.resume()
+
+    def _postmaster(self) -> psutil.Process:
+        return psutil.Process(self._server.get_pid())
+
+    def _processes(self) -> list[psutil.Process]:
+        postmaster = self._postmaster()
+        return [postmaster, *postmaster.children(recursive=True)]
 
 
 class S3Server:

@@ -18,7 +18,7 @@ LAYERS = [
     "api_keys series_batch tables",
     (
         "detectors artifacts sources sinks db telemetry simulation injection quality unit_jumps preconditions "
-        "training_data"
+        "training_data watchdog"
     ),
     (
         "versions alarms migrations rows catalog model_cache model_lookup model_loader packs follower registry "
@@ -35,7 +35,7 @@ LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts.spl
 FAMILIES = ("detectors", "artifacts", "sources", "sinks")
 ROOMS = {
     "sqlalchemy": ("db", "rows", "catalog", "key_catalog", "model_lookup", "migrations"),
-    "psycopg2": ("db",),
+    "psycopg2": ("db", "watchdog"),
     "alembic": ("migrations",),
     "fastapi": ("main", "api", "dashboard"),
     "starlette": ("main", "api", "dashboard"),

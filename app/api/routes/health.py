@@ -58,13 +58,17 @@ def router(services: Services) -> APIRouter:
             return JSONResponse(Ready(status="shutting down", checks={}).model_dump(), _UNAVAILABLE)
         models, training = services.stores
         checks = {
-            "database": _check(lambda: check_schema(services.database)),
+            "database": _check(check_database),
             "model_store": _check(models.check_writable),
             "training_data_store": _check(training.check_writable),
         }
         is_ready = all(result == "ok" for result in checks.values())
         ready = Ready(status="ready" if is_ready else "not ready", checks=checks)
         return JSONResponse(ready.model_dump(), 200 if is_ready else _UNAVAILABLE)
+
+    def check_database() -> None:
+        check_schema(services.database)
+        services.database.check_writable()
 
     @routes.get(
         "/metrics",
