@@ -293,6 +293,8 @@ class Database:
             raise DatabaseUnavailable("All connections to the database are busy. Try again in a moment.") from error
         except DBAPIError as error:
             raise _translate(error) from error
+        except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:  # as a connection is given back
+            raise _away(str(error)) from error
 
 
 def _copy(connection: Connection, table: Table, rows: Sequence[Mapping[str, object]]) -> None:
@@ -341,8 +343,14 @@ def _translate(error: DBAPIError) -> Exception:
     is_away = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
     is_away = is_away or error.statement is None  # it was while connecting
     if is_away or type(error.orig).__name__ in _READ_ONLY or reason in _DAMAGED:
-        return DatabaseUnavailable(f"The database cannot be used right now ({reason}). Try again in a moment.")
+        return _away(reason)
     return error
+
+
+def _away(reason: str) -> DatabaseUnavailable:
+    return DatabaseUnavailable(
+        f"The database cannot be used right now ({reason.splitlines()[0]}). Try again in a moment."
+    )
 
 
 def _supported(url: str) -> URL:

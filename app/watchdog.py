@@ -158,6 +158,18 @@ class _Connection(psycopg2.extensions.connection):  # type: ignore[misc]  # of a
         with self.watchdog.waiting(self):
             return call(*arguments)
 
+    @property
+    def autocommit(self) -> bool:
+        """Changing it may ask the server for that."""
+        return bool(super().autocommit)
+
+    @autocommit.setter
+    def autocommit(self, value: bool) -> None:
+        self.watched(psycopg2.extensions.connection.autocommit.__set__, self, value)
+
+    def set_isolation_level(self, level: int | None) -> None:
+        self.watched(super().set_isolation_level, level)
+
     def commit(self) -> None:
         self.watched(super().commit)
 
