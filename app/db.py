@@ -221,6 +221,12 @@ class Database:
         with self._connected({"tidemark_writes": True}) as connection, connection.begin():
             yield connection
 
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """A connection for statements with more rows than fit into memory (`yield_per`); it holds up no writer."""
+        with self._connected({}) as connection, connection.begin():  # a server-side cursor needs a transaction
+            yield connection
+
     def pause_publishing(self, connection: Connection) -> None:
         """Make other writers of `series` wait until the transaction of `connection` ends.
 

@@ -22,7 +22,7 @@ LAYERS = [
     ),
     (
         "versions alarms migrations rows catalog model_cache model_lookup model_loader packs follower registry "
-        "key_catalog keyring rate_limits"
+        "key_catalog keyring rate_limits inventory verification"
     ),
     "services",
     "bootstrap",
@@ -34,7 +34,7 @@ LAYERS = [
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts.split()}
 FAMILIES = ("detectors", "artifacts", "sources", "sinks")
 ROOMS = {
-    "sqlalchemy": ("db", "rows", "catalog", "key_catalog", "model_lookup", "migrations"),
+    "sqlalchemy": ("db", "rows", "catalog", "key_catalog", "inventory", "model_lookup", "migrations"),
     "psycopg2": ("db", "watchdog"),
     "alembic": ("migrations",),
     "fastapi": ("main", "api", "dashboard"),

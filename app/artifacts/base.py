@@ -10,6 +10,9 @@ from app.errors import ArtifactDamaged
 UNFINISHED = ".unfinished/"
 """Keys under it are writes that a crash cut off: never read, listed so that they can be swept."""
 
+WHAT_TO_DO = "Restore it from a backup, or fit the series again to get a new version."
+"""About a damaged artifact."""
+
 _DIGEST_BYTES = 32
 _PROBE_BYTES = 4096
 
@@ -142,8 +145,7 @@ class ContentStore:
         if data is not None and hashlib.sha256(data).digest() == address.digest:
             return data
         fault = "is missing" if data is None else "does not match its checksum"
-        advice = "Restore it from a backup, or fit the series again to get a new version."
-        return ArtifactDamaged(f"{self.name_of(address)} {fault}. {advice}")
+        return ArtifactDamaged(f"{self.name_of(address)} {fault}. {WHAT_TO_DO}")
 
     def check_writable(self) -> None:
         """Write and remove a probe. Raises ArtifactStoreUnavailable when that fails."""

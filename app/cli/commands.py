@@ -1,4 +1,4 @@
-"""The commands: serve, migrate, fit, sweep, simulate."""
+"""The commands: serve, migrate, fit, sweep, verify, simulate."""
 
 import json
 import sys
@@ -110,6 +110,17 @@ def sweep(
     services.close()
     verb = "would be removed" if dry_run else "removed"
     typer.echo(f"{swept.artifacts} artifacts {verb}, {swept.size_bytes:,} bytes.")
+
+
+@cli.command()
+def verify(
+    *, as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line for each finding.")] = False
+) -> None:
+    """Check every stored artifact and what the database says; exit with 1 when something is wrong."""
+    from app.cli.verify import verify_all
+
+    if not verify_all(as_json=as_json):
+        raise typer.Exit(1)
 
 
 @cli.command()
