@@ -174,6 +174,7 @@ _WAL_PAUSE_S = 0.05
 _COPY_ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 _LIKE_OF_GLOB = str.maketrans({"*": "%", "?": "_", "%": r"\%", "_": r"\_"})
 _SCHEMA_LOCK = int.from_bytes(b"tidemark")
+_LOCK_TIMEOUT_S = 3
 _NO_SUCH = ("no such table", "no such column")
 
 
@@ -256,9 +257,13 @@ class Database:
             connection.execute(insert(table), rows)
 
     def lock_schema(self, connection: Connection) -> None:
-        """Let one process at a time migrate, until the transaction of `connection` ends."""
+        """Let one process at a time migrate, until the transaction of `connection` ends.
+
+        On PostgreSQL it waits for tables only for a moment: whoever comes later waits behind it.
+        """
         if self.is_postgres:
             connection.execute(select(func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
+            connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT_S}s'"))
 
     def check_writable(self) -> None:
         """Raises DatabaseUnavailable when nothing can be written, SchemaOutdated when there is no schema.

@@ -4,6 +4,7 @@ from functools import cache
 from pathlib import Path
 
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import text
@@ -15,11 +16,16 @@ from app.errors import SchemaOutdated
 _INI = Path(__file__).parent.parent / "alembic.ini"
 
 
-def migrate(database: Database, revision: str = "head") -> None:
-    """Bring the schema to `revision`; nothing happens when it is there already."""
-    config = Config(_INI)
+def migrate(database: Database, revision: str = "head", ini: Path = _INI) -> None:
+    """Bring the schema to `revision`; nothing happens when it is there already, or further.
+
+    Raises DatabaseUnavailable when others hold tables for long, rather than make everyone else wait behind us.
+    """
+    config = Config(ini)
     with database.write() as connection:
         database.lock_schema(connection)
+        if any(_only_adds(current) for current in MigrationContext.configure(connection).get_current_heads()):
+            return
         config.attributes["connection"] = connection
         try:
             command.upgrade(config, revision)
@@ -32,6 +38,8 @@ def check_schema(database: Database) -> None:
     """Raises SchemaOutdated when the schema is not that of this release, DatabaseUnavailable when unreachable."""
     with database.read() as connection:
         current = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    if _only_adds(current):
+        return
     if current is not None and current not in _revisions():
         message = f"The schema is at {current}, which a later release made: run that release, or a newer one."
         raise SchemaOutdated(message)
@@ -39,6 +47,15 @@ def check_schema(database: Database) -> None:
         needed = _revisions()[0]
         message = f"The schema is at {current or 'nothing'}, this release needs {needed}: run `python -m app migrate`."
         raise SchemaOutdated(message)
+
+
+def _only_adds(current: str | None) -> bool:
+    """Whether a later release made this schema, and only added what this one need not know.
+
+    Revisions have numbers of four digits, and one that breaks older releases begins the next thousand.
+    """
+    newest = _revisions()[0]
+    return current is not None and current > newest and (len(current), current[0]) == (len(newest), newest[0])
 
 
 @cache
