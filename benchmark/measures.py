@@ -67,6 +67,11 @@ def memory_mb(pid: int) -> float:
     return _memory_mb(pid, "VmRSS")
 
 
+def own_memory_mb(pid: int) -> float:
+    """The memory that a process takes now without the pages of files, in MB."""
+    return _memory_mb(pid, "RssAnon")
+
+
 def metric(client: httpx.Client, name: str) -> float:
     """One number without labels from the service's /metrics. Raises RuntimeError when it is not there."""
     answer = client.get("/metrics").raise_for_status().text

@@ -27,7 +27,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from benchmark.measures import MB, say
+from benchmark.measures import memory_mb, own_memory_mb, say
 from benchmark.testbed import Site, Testbed
 from benchmark.traffic import Client, Tally
 from tests.servers import Tidemark, serve_tidemark
@@ -54,9 +54,9 @@ class Sample(NamedTuple):
     """What the process of the service takes at a moment."""
 
     elapsed_s: float
-    rss_mb: float
-    uss_mb: float
-    """What would be free again if it ended."""
+    resident_mb: float
+    own_mb: float
+    """Without the pages of files, such as libraries, which come and go with what else the machine does."""
     files: int
     connections: int
     threads: int
@@ -138,12 +138,11 @@ async def _soak(service: Tidemark, site: Site, tally: Tally, duration_s: float) 
 
 def _sample(service: Tidemark, site: Site, elapsed_s: float) -> Sample:
     process = psutil.Process(service.process.pid)
-    memory = process.memory_full_info()
     connections = site.ask("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()") - 1
     return Sample(
         elapsed_s=round(elapsed_s, 1),
-        rss_mb=memory.rss / MB,
-        uss_mb=memory.uss / MB,
+        resident_mb=memory_mb(process.pid),
+        own_mb=own_memory_mb(process.pid),
         files=process.num_fds(),
         connections=len(process.net_connections()),
         threads=process.num_threads(),
@@ -153,7 +152,7 @@ def _sample(service: Tidemark, site: Site, elapsed_s: float) -> Sample:
 
 def _progress(sample: Sample, tally: Tally) -> str:
     return (
-        f"{sample.elapsed_s / 60:5.1f} min  {sample.rss_mb:7.2f} MB resident  {sample.uss_mb:7.2f} MB its own  "
+        f"{sample.elapsed_s / 60:5.1f} min  {sample.resident_mb:7.2f} MB resident  {sample.own_mb:7.2f} MB its own  "
         f"{sample.files} files  {sample.threads} threads  {tally.requests.total():,} requests  "
         f"{len(tally.errors)} errors"
     )
@@ -169,7 +168,7 @@ def _judge(samples: Sequence[Sample], tally: Tally, minutes: float, used_s: floa
     warm = samples[len(samples) // 3 :]
     elapsed_s = np.array([sample.elapsed_s for sample in warm])
     columns = {name: np.array([getattr(sample, name) for sample in warm], float) for name in Sample._fields[1:]}
-    own, resident = (Slope.of(elapsed_s, columns[name]) for name in ("uss_mb", "rss_mb"))
+    own, resident = (Slope.of(elapsed_s, columns[name]) for name in ("own_mb", "resident_mb"))
     faults = tally.errors[:_SHOWN_ERRORS]
     faults += [
         f"{what} grows by {slope.per_hour:.2f} MB an hour"
@@ -185,7 +184,7 @@ def _judge(samples: Sequence[Sample], tally: Tally, minutes: float, used_s: floa
         *((f"memory, {what}: slope", _slope(slope)) for what, slope in (("resident", resident), ("its own", own))),
         *(
             (f"memory, {what}: median", _halves(columns[name]))
-            for what, name in (("resident", "rss_mb"), ("its own", "uss_mb"))
+            for what, name in (("resident", "resident_mb"), ("its own", "own_mb"))
         ),
         *((name.replace("_", " "), _halves(columns[name])) for name in steady),
     ]
