@@ -60,6 +60,8 @@ def decode_rows(data: bytes, first: int, rows: int) -> Series:
 def _read(data: bytes, rows: slice) -> Series:
     try:
         table = pq.read_table(pa.BufferReader(data), columns=_SCHEMA.names)
-        return Series(table["timestamp"].to_numpy()[rows], table["value"].to_numpy()[rows])
-    except (pa.ArrowException, KeyError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise ValueError(f"not a file of training data: {error}") from error
+    if not table.schema.equals(_SCHEMA):
+        raise ValueError(f"not a file of training data: its columns are {table.schema.to_string()}")
+    return Series(table["timestamp"].to_numpy()[rows], table["value"].to_numpy()[rows])
