@@ -5,15 +5,15 @@ import importlib.util
 import json
 import re
 import selectors
+import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.fuzzing.drivers import Drive, Run, by_coverage, save
+from tests.fuzzing.mutations import Run, save
 from tests.fuzzing.targets import TARGETS
 
 _SILENCE_S = 120.0
@@ -42,13 +42,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3_600.0, help="for each target and driver at most")
     parser.add_argument("--seed", type=int, default=0, help="the same seed makes the same inputs, but for libFuzzer's")
     parser.add_argument("--findings", type=Path, default=_FINDINGS, help="folder for what breaks a promise")
-    parser.add_argument("--child", choices=("mutations", "coverage"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if unknown := set(asked.targets) - TARGETS.keys():
         parser.error(f"no such target: {', '.join(sorted(unknown))}; there are {', '.join(TARGETS)}")
-    if asked.child:
-        _be_child(asked)
-        return
     results = list(_all(asked, asked.targets or list(TARGETS)))
     print(_table(results))
     sys.exit(1 if any(result.findings for result in results) else 0)
@@ -62,33 +58,21 @@ def _all(asked: argparse.Namespace, names: Sequence[str]) -> list[Result]:
     results = []
     for name in names:
         inputs = max(round(asked.inputs * TARGETS[name].share / shares), 1)
-        covered = round(inputs * _COVERED) if has_atheris and TARGETS[name].modules else 0
+        covered = round(inputs * _COVERED) if has_atheris and TARGETS[name].covered else 0
         results.append(_drive(name, "mutations", inputs - covered, asked))
         if covered:
             results.append(_drive(name, "coverage", covered, asked))
     return results
 
 
-def _be_child(asked: argparse.Namespace) -> None:
-    (name,) = asked.targets
-    run = Run(asked.inputs, asked.seconds, asked.seed, asked.findings)
-    if asked.child == "mutations":
-        Drive(name, TARGETS[name], run).go()
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        by_coverage(name, TARGETS[name], run, Path(folder) / "corpus")
+def _command(name: str, driver: str, run: Run) -> list[str]:
+    own = [name, str(run.inputs), str(round(run.seconds)), str(run.seed), str(run.findings)]
+    return [sys.executable, "-m", f"tests.fuzzing.{driver}", *own]
 
 
 def _drive(name: str, driver: str, inputs: int, asked: argparse.Namespace) -> Result:
     asked.findings.mkdir(parents=True, exist_ok=True)
-    options = {
-        "inputs": inputs,
-        "seconds": asked.seconds,
-        "seed": asked.seed,
-        "findings": asked.findings,
-        "child": driver,
-    }
-    command = [sys.executable, "-m", "tests.fuzzing", name, *(f"--{key}={value}" for key, value in options.items())]
+    command = _command(name, driver, Run(inputs, asked.seconds, asked.seed, asked.findings))
     before = set(asked.findings.iterdir())
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace")
     assert process.stdout is not None
@@ -114,6 +98,7 @@ def _drive(name: str, driver: str, inputs: int, asked: argparse.Namespace) -> Re
         data = held.read_bytes()[4 : 4 + int.from_bytes(held.read_bytes()[:4], "little")] if held.exists() else b""
         findings.append(str(save(asked.findings, name, data, f"ended with {status}\n{''.join(said)}")))
     held.unlink(missing_ok=True)
+    shutil.rmtree(asked.findings / f"{name}.corpus", ignore_errors=True)
     print(
         f"{name}, {driver}: {done:,} inputs in {seconds:.0f} s, {len(findings)} findings", file=sys.stderr, flush=True
     )

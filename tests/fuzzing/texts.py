@@ -230,7 +230,7 @@ def check_lines(data: bytes) -> object:
     for ask in asked:
         if not isinstance(ask.wanted, InvalidInput):
             check_points(ask.wanted.history, increasing=True)  # type: ignore[union-attr]
-    return len(asked), len(refusals)
+    return min(len(asked), 3), len(refusals) < len(asked), refusals[0][1].faults[0].detail[:20] if refusals else None
 
 
 def _answers(refusals: list[tuple[lines.Asked, InvalidInput]]) -> list[dict[str, object]]:

@@ -4,7 +4,7 @@ import random
 import re
 from collections.abc import Callable, Sequence
 
-LONGEST = 4_096
+LONGEST = 1_500
 _MOST_CHANGES = 4
 _POOL = 400
 _NUMBER = re.compile(rb"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")

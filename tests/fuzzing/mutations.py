@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from tests.fuzzing.mutation import LONGEST, Mutations
-from tests.fuzzing.targets import Target
+from tests.fuzzing.inputs import Mutations
+from tests.fuzzing.targets import TARGETS, Target
 
 MOST_S = 1.0
 """Processor time that an input may take: of the clock, a busy machine takes more."""
@@ -31,7 +31,6 @@ _SHARE_STRUCTURED = 0.5
 _WARM_UP = 20
 _FIRST_S = 60.0
 """Of the first inputs, at which modules are imported and loops compiled."""
-_LONGEST_WORD = 60
 
 
 class Hung(Exception):
@@ -161,29 +160,11 @@ def _raise_hung(_: int, __: FrameType | None) -> None:
     raise Hung(f"took more than {MOST_S:g} s")
 
 
-def by_coverage(name: str, target: Target, run: Run, corpus: Path) -> None:
-    """Give inputs to a target by libFuzzer, which ends this process."""
-    import atheris
+def main() -> None:
+    """Arguments: the target, inputs, seconds, seed, and the folder of findings."""
+    name, inputs, seconds, seed_, findings = sys.argv[1:]
+    Drive(name, TARGETS[name], Run(int(inputs), float(seconds), int(seed_), Path(findings))).go()
 
-    def check(data: bytes) -> None:
-        target.check(data)
 
-    corpus.mkdir(parents=True, exist_ok=True)
-    for number, data in enumerate(target.seeds()):
-        (corpus / f"seed-{number}").write_bytes(data)
-    words = corpus.parent / f"{name}.dict"
-    tokens = ("".join(f"\\x{byte:02x}" for byte in token) for token in target.tokens if len(token) < _LONGEST_WORD)
-    words.write_text("".join(f'"{token}"\n' for token in tokens))
-    options = {
-        "runs": run.inputs,
-        "seed": run.seed or 1,
-        "max_len": LONGEST,
-        "timeout": 20,
-        "rss_limit_mb": 4_096,
-        "max_total_time": round(run.seconds),
-        "artifact_prefix": f"{run.findings}/{name}-",
-        "dict": words,
-        "print_final_stats": 1,
-    }
-    atheris.Setup([sys.argv[0], *(f"-{key}={value}" for key, value in options.items()), str(corpus)], check)
-    atheris.Fuzz()
+if __name__ == "__main__":
+    main()
