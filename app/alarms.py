@@ -33,6 +33,11 @@ class AlarmBudget(NamedTuple):
         return rate_of_weekly(self.max_false_alarms_per_week, detector.interval_s)
 
 
+def plain_number(raw: str) -> float:
+    """The number that a query writes plainly, not negative; NaN when it is none."""
+    return float(raw) if _NUMBER.fullmatch(raw) else math.nan
+
+
 def parse_budget(items: Sequence[tuple[str, str]], faults: list[Fault]) -> AlarmBudget | None:
     """The budget that a query asks for, None when it does not; appends to `faults`."""
     given = [(name, raw) for name, raw in items if name in BUDGET_PARAMETERS]
@@ -42,7 +47,7 @@ def parse_budget(items: Sequence[tuple[str, str]], faults: list[Fault]) -> Alarm
         faults.append(Fault(f"/{given[1][0]}", "is a second alarm budget: give one", "query"))
         return None
     name, raw = given[0]
-    asked = float(raw) if _NUMBER.fullmatch(raw) else math.nan
+    asked = plain_number(raw)
     if not 0 < asked <= _LARGEST[name]:
         advice = f"must be a number like 0.001 or 1e-3, above 0 and at most {_LARGEST[name]:g}"
         faults.append(Fault(f"/{name}", advice, "query"))

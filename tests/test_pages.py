@@ -248,6 +248,16 @@ def test_every_fault_of_a_query_for_data_is_named(client: httpx.Client) -> None:
     assert {fault["in"] for fault in answer.json()["errors"]} == {"query"}
 
 
+@pytest.mark.parametrize("time", ["1_755_000_000", "\u0661\u0667", "0x68", "1e999", "-1", "inf", "+1755000000"])
+def test_a_time_in_a_query_is_a_plain_number_or_rfc_3339(client: httpx.Client, series_id: str, time: str) -> None:
+    fit(client, series_id, points=100, spikes=1)
+    whole = client.get("/plot/data", params={"series_id": series_id, "start": "1.5e9", "end": "9999999999.5"})
+    assert whole.json()["points"] == 100
+    answer = client.get("/plot/data", params={"series_id": series_id, "start": time})
+    assert answer.status_code == 422
+    assert [fault["pointer"] for fault in answer.json()["errors"]] == ["/start"]
+
+
 def test_only_the_plot_and_its_data_are_documented(client: httpx.Client) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     assert {"/plot", "/plot/data"} == {path for path in paths if path.startswith(("/plot", "/static")) or path == "/"}

@@ -10,7 +10,7 @@ from app.api import answers, bodies, problems
 from app.api.bodies import PredictBody
 from app.api.callers import ANYONE, Caller
 from app.api.parameters import refuse
-from app.api.queries import PredictQuery
+from app.api.queries import PredictQuery, find_unknown
 from app.api.streams import Line
 from app.config import Settings
 from app.detectors import DETECTOR_OF_MANY, choose_detector, default_detector
@@ -22,7 +22,7 @@ from app.series_batch import SeriesBatch
 from app.services.training import FitJob
 from app.versions import LoadedModel, Selector, Version
 
-_FIT_QUERY = frozenset({"detector", "params"})
+_FIT_QUERY = ("detector", "params")
 _OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_UTC_Z
 
 Pieces = AsyncIterator[bytes]
@@ -60,13 +60,11 @@ class FitDefaults(NamedTuple):
 
 def parse_defaults(query: Sequence[tuple[str, str]], default: str = DETECTOR_OF_MANY) -> FitDefaults:
     """The detector that a query names, or else `default`. Raises InvalidInput."""
-    faults = [
-        Fault(f"/{name}", "is no parameter of this route: it takes detector and params", "query")
-        for name, _ in query
-        if name not in _FIT_QUERY
-    ]
+    faults: list[Fault] = []
+    find_unknown(query, _FIT_QUERY, faults)
     given = dict(query)
-    twice = [name for name, times in Counter(name for name, _ in query).items() if times > 1]
+    times = Counter(name for name, _ in query)
+    twice = [name for name in _FIT_QUERY if times[name] > 1]
     faults += [Fault(f"/{name}", "is given more than once: give one", "query") for name in twice]
     fields: dict[str, object] = {}
     try:
@@ -84,7 +82,7 @@ def parse_defaults(query: Sequence[tuple[str, str]], default: str = DETECTOR_OF_
 
 def with_defaults(fields: Mapping[str, object], defaults: FitDefaults) -> Mapping[str, object]:
     """The fields of a fit, with the detector of the request when they name none."""
-    if _FIT_QUERY.isdisjoint(fields):
+    if fields.keys().isdisjoint(_FIT_QUERY):
         return {**fields, **defaults.fields}
     if fields.get("detector") is not None:
         return fields

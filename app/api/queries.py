@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from app.alarms import BUDGET_PARAMETERS, AlarmBudget, parse_budget
 from app.errors import Fault
+from app.series import MAX_FAULTS
 from app.versions import Selector, parse_selector
 
 MOST_LOOKAHEAD_POINTS = 100_000
@@ -25,11 +26,21 @@ class PredictQuery(NamedTuple):
 
 def parse_predict_query(items: Sequence[tuple[str, str]], faults: list[Fault]) -> PredictQuery:
     """The query of a prediction: a mistyped parameter must not end in the latest version."""
-    advice = f"is no parameter of this route: it takes {', '.join(_PARAMETERS)}"
-    faults += [Fault(f"/{name}", advice, "query") for name, _ in items if name not in _PARAMETERS]
+    find_unknown(items, _PARAMETERS, faults)
     selector = parse_selector(_single("version", items, faults), faults)
     lookahead_points = _parse_lookahead(_single("lookahead_points", items, faults), faults)
     return PredictQuery(selector, parse_budget(items, faults), lookahead_points)
+
+
+def find_unknown(items: Sequence[tuple[str, str]], known: Sequence[str], faults: list[Fault]) -> None:
+    """Appends to `faults` what a route does not take, one by one as far as someone would read it."""
+    unknown = [name for name, _ in items if name not in known]
+    advice = f"is no parameter of this route: it takes {', '.join(known)}"
+    faults += [Fault(f"/{name}", advice, "query") for name in unknown[:MAX_FAULTS]]
+    if len(unknown) > MAX_FAULTS:
+        faults.append(
+            Fault("", f"has {len(unknown) - MAX_FAULTS} more parameters that are none of this route", "query")
+        )
 
 
 def _single(name: str, items: Sequence[tuple[str, str]], faults: list[Fault]) -> str | None:

@@ -1,12 +1,14 @@
 """The pages, the data of the plot, and the static files."""
 
 import gzip
+import math
 from typing import Annotated, NoReturn
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
+from app.alarms import plain_number
 from app.api.callers import Caller, CallerOf
 from app.api.documentation import READING, Responses, answer, problems
 from app.api.parameters import (
@@ -176,18 +178,12 @@ def _parse_selector(raw: str, faults: list[Fault]) -> Selector:
 def _parse_time(name: str, raw: float | str | None, faults: list[Fault]) -> float | None:
     if raw is None or raw == "":
         return None
+    number = plain_number(str(raw))
     try:
-        return parse_timestamp(_number_or_text(raw))
+        return parse_timestamp(raw if math.isnan(number) else number)
     except ValueError as error:
         faults.append(Fault(f"/{name}", str(error), "query"))
         return None
-
-
-def _number_or_text(raw: float | str) -> float | str:
-    try:
-        return float(raw)
-    except ValueError:
-        return raw
 
 
 def _check_texts(**texts: str) -> None:

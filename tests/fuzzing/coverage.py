@@ -24,7 +24,9 @@ def main() -> None:
     for number, data in enumerate(target.seeds()):
         (corpus / f"{number}").write_bytes(data)
     tokens = (
-        "".join(f"\\x{byte:02x}" for byte in token) for token in (*BYTES, *target.tokens) if len(token) < _LONGEST_WORD
+        "".join(f"\\x{byte:02x}" for byte in token)
+        for token in (*BYTES, *target.tokens)
+        if 0 < len(token) < _LONGEST_WORD
     )
     words.write_text("".join(f'"{token}"\n' for token in tokens))
     options = {

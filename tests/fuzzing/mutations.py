@@ -24,10 +24,10 @@ from tests.fuzzing.targets import TARGETS, Target
 
 MOST_S = 1.0
 """Processor time that an input may take: of the clock, a busy machine takes more."""
-_MEMORY_BYTES = 8 * 2**30
+_MEMORY_BYTES = 3 * 2**30
 _HELD_BYTES = 2**20
 _MOST_FINDINGS = 10
-_SHARE_STRUCTURED = 0.5
+_SHARE_STRUCTURED = 0.2
 _WARM_UP = 20
 _FIRST_S = 60.0
 """Of the first inputs, at which modules are imported and loops compiled."""
@@ -64,6 +64,7 @@ class Drive:
         self._inputs = 0
         self._places: set[str] = set()
         self._outcomes: set[object] = set()
+        self._has_hung = False
         self._said_s = self._started_s = time.monotonic()
         run.findings.mkdir(parents=True, exist_ok=True)
         held = run.findings / f"{name}.current"
@@ -73,7 +74,6 @@ class Drive:
 
     def go(self) -> None:
         """Structured inputs, then mutations; the rest of the run's time and number each."""
-        resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY_BYTES, _MEMORY_BYTES))
         signal.signal(signal.SIGPROF, _raise_hung)
         seeds = self._target.seeds()
         for data in seeds:
@@ -111,6 +111,7 @@ class Drive:
         print(json.dumps(progress | more), flush=True)
 
     def _find(self, data: bytes, error: Exception) -> None:
+        self._has_hung |= isinstance(error, Hung)
         frames = traceback.extract_tb(error.__traceback__)
         place = f"{type(error).__name__} {[(frame.filename, frame.lineno) for frame in frames[-3:]]}"
         if place in self._places or len(self._places) >= _MOST_FINDINGS:
@@ -120,7 +121,8 @@ class Drive:
         self.say(finding=str(path), reason=f"{type(error).__name__}: {error}"[:300])
 
     def _goes_on(self, inputs: int) -> bool:
-        return self._inputs < inputs and time.monotonic() - self._started_s < self._run.seconds
+        """Not after a hang: the next is as likely, and takes as long."""
+        return not self._has_hung and self._inputs < inputs and time.monotonic() - self._started_s < self._run.seconds
 
     def _structured(self, inputs: int) -> None:
         assert self._target.structured is not None
@@ -163,6 +165,7 @@ def _raise_hung(_: int, __: FrameType | None) -> None:
 def main() -> None:
     """Arguments: the target, inputs, seconds, seed, and the folder of findings."""
     name, inputs, seconds, seed_, findings = sys.argv[1:]
+    resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY_BYTES, _MEMORY_BYTES))
     Drive(name, TARGETS[name], Run(int(inputs), float(seconds), int(seed_), Path(findings))).go()
 
 

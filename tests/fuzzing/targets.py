@@ -18,7 +18,7 @@ class Target(NamedTuple):
     seeds: Callable[[], Sequence[bytes]]
     tokens: Sequence[bytes] = ()
     structured: SearchStrategy[bytes] | None = None
-    """Where changed bytes would seldom come to anything: half of the inputs are made by this."""
+    """Where changed bytes would seldom come to anything: some of the inputs are made by this."""
     covered: bool = False
     """Whether it is our code that parses: then half of the inputs are made by libFuzzer, if it is there."""
 
