@@ -7,8 +7,12 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCK := $(BIN)/pip-compile --quiet --strip-extras --no-header --no-emit-index-url --no-emit-trusted-host \
 	--no-emit-options --allow-unsafe
 
+INPUTS ?= 1000000
+SEED ?= 0
+MINUTES ?= 30
+
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lock bench bench-accuracy bench-false-alarms clean
+.PHONY: help run test check format lock bench bench-accuracy bench-false-alarms fuzz soak clean
 
 help: ## List the commands.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -48,6 +52,7 @@ lock: $(VENV)/dev.stamp ## Pin the dependencies of pyproject.toml anew.
 	@$(LOCK) --output-file requirements.txt pyproject.toml
 	@$(LOCK) --extra cluster --output-file requirements-cluster.txt pyproject.toml
 	@$(LOCK) --extra dev --output-file requirements-dev.txt pyproject.toml
+	@$(LOCK) --extra fuzz --output-file requirements-fuzz.txt pyproject.toml
 
 bench: $(VENV)/dev.stamp ## Measure speed on PostgreSQL and Redis with wrk, and write benchmark/RESULTS.md.
 	@$(BIN)/python -m benchmark.speed
@@ -57,6 +62,12 @@ bench-accuracy: $(VENV)/dev.stamp ## Measure accuracy on the labelled series in 
 
 bench-false-alarms: $(VENV)/dev.stamp ## Measure false alarms on normal data, and write benchmark/FALSE_ALARMS.md.
 	@$(BIN)/python -m benchmark.accuracy.false_alarms $(ARGS)
+
+fuzz: $(VENV)/dev.stamp ## Give bad input to all parsers: INPUTS=1000000 SEED=0; what it finds goes to fuzz-findings.
+	@$(BIN)/python -m tests.fuzzing --inputs $(INPUTS) --seed $(SEED) $(ARGS)
+
+soak: $(VENV)/dev.stamp ## Watch memory and files under mixed traffic for MINUTES=30, and write it to benchmark/RESULTS.md.
+	@$(BIN)/python -m benchmark.soak --minutes $(MINUTES) --record $(ARGS)
 
 clean: ## Remove the virtual environment and caches; DATA_DIR stays.
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

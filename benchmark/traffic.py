@@ -21,7 +21,9 @@ from tests.streaming import ARROW, NDJSON, PARQUET, stream_of
 
 SERIES = 8
 """Of each client: few, with ever more versions."""
-_NEWEST_KEPT = 20
+_NEWEST_KEPT = 120
+_LISTED_VERSIONS = 100
+_KEPT_QUERIES = 1_000
 _POINTS = 300
 _STEP_S = 300
 _REQUESTS_OF_A_CONNECTION = 50
@@ -77,13 +79,8 @@ class Client:
         self._fits = self._passed = 0
 
     async def go(self, requests_per_s: float, until: Callable[[], bool]) -> None:
-        """Everything once, so that what is imported, compiled or kept at first use is; then by chance."""
-        for series_id in self._versions:
-            await self._fit(series_id, "mean_std")
-        for detector in DETECTORS:
-            await self._fit(self._any_series(), detector)
-        for action in ACTIONS.values():
-            await action.do(self)
+        """Everything once; then by chance."""
+        await self._warm_up()
         actions, weights = list(ACTIONS.values()), [action.weight for action in ACTIONS.values()]
         while not until():
             await asyncio.sleep(self._chance.expovariate(requests_per_s))
@@ -91,6 +88,19 @@ class Client:
                 await self._reconnect()
             await self._chance.choices(actions, weights)[0].do(self)
         await self._http.aclose()
+
+    async def _warm_up(self) -> None:
+        """What is imported, compiled or kept at first use is; what is kept of the last 1,000 queries, or of the last
+        100 versions of a series for its page, is full.
+        """
+        lines = [{"series_id": series_id} | self._history(_START_S) for series_id in self._versions] * _LISTED_VERSIONS
+        self._take_versions(await self._lines("fit lines", "/fit", lines))
+        for detector in DETECTORS:
+            await self._fit(self._any_series(), detector)
+        for action in ACTIONS.values():
+            await action.do(self)
+        for _ in range(_KEPT_QUERIES):
+            await self.predict_within_budget()
 
     async def predict_one(self) -> None:
         """The latest version and a point."""
@@ -202,7 +212,7 @@ class Client:
         await self._ask("alias", "DELETE", alias, 204)
 
     async def forget(self) -> None:
-        """The oldest versions of a series are deleted, but for the newest twenty."""
+        """The oldest versions of a series are deleted, but for the newest."""
         series_id = self._any_series()
         *old, _ = self._versions[series_id][: -_NEWEST_KEPT + 1] or [0]
         for version in old[:3]:
