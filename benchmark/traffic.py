@@ -22,8 +22,10 @@ from tests.streaming import ARROW, NDJSON, PARQUET, stream_of
 SERIES = 8
 """Of each client: few, with ever more versions."""
 _NEWEST_KEPT = 120
-_LISTED_VERSIONS = 100
-_KEPT_QUERIES = 1_000
+_LISTED_VERSIONS = 130
+_KEPT_QUERIES = 300
+_KEPT_REPORTS = 130
+"""Of each client; there are four."""
 _POINTS = 300
 _STEP_S = 300
 _REQUESTS_OF_A_CONNECTION = 50
@@ -90,8 +92,8 @@ class Client:
         await self._http.aclose()
 
     async def _warm_up(self) -> None:
-        """What is imported, compiled or kept at first use is; what is kept of the last 1,000 queries, or of the last
-        100 versions of a series for its page, is full.
+        """What is imported, compiled or kept at first use is; what is kept of the last 1,000 queries and of the last 512
+        reports is full, and so are the pages that list 100 versions.
         """
         lines = [{"series_id": series_id} | self._history(_START_S) for series_id in self._versions] * _LISTED_VERSIONS
         self._take_versions(await self._lines("fit lines", "/fit", lines))
@@ -101,6 +103,9 @@ class Client:
             await action.do(self)
         for _ in range(_KEPT_QUERIES):
             await self.predict_within_budget()
+        for place in range(_KEPT_REPORTS):
+            series_id = list(self._versions)[place % SERIES]
+            await self._ask("report", "GET", f"/series/{series_id}/versions/{self._versions[series_id][place]}", 200)
 
     async def predict_one(self) -> None:
         """The latest version and a point."""
