@@ -92,8 +92,8 @@ class Client:
         await self._http.aclose()
 
     async def _warm_up(self) -> None:
-        """What is imported, compiled or kept at first use is; what is kept of the last 1,000 queries and of the last 512
-        reports is full, and so are the pages that list 100 versions.
+        """What is imported, compiled or kept at first use is; and what is kept of the last queries and reports is full,
+        as are the pages that list versions.
         """
         lines = [{"series_id": series_id} | self._history(_START_S) for series_id in self._versions] * _LISTED_VERSIONS
         self._take_versions(await self._lines("fit lines", "/fit", lines))
@@ -104,8 +104,8 @@ class Client:
         for _ in range(_KEPT_QUERIES):
             await self.predict_within_budget()
         for place in range(_KEPT_REPORTS):
-            series_id = list(self._versions)[place % SERIES]
-            await self._ask("report", "GET", f"/series/{series_id}/versions/{self._versions[series_id][place]}", 200)
+            series_id, versions = list(self._versions.items())[place % SERIES]
+            await self._ask("report", "GET", f"/series/{series_id}/versions/{versions[place]}", 200)
 
     async def predict_one(self) -> None:
         """The latest version and a point."""

@@ -402,6 +402,20 @@ def test_what_is_no_file_with_anything_in_it_is_refused(tmp_path: Path, suffix: 
 
 
 @pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("lines.ndjson.gz", gzip.compress(b"")),
+        ("lines.ndjson", b"\xef\xbb\xbf"),
+        ("lines.jsonl.gz", gzip.compress(b"\xef\xbb\xbf")),
+    ],
+)
+def test_lines_that_are_none_are_refused_and_not_taken_for_done(tmp_path: Path, name: str, data: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(data)
+    assert "is empty" in refusal(path)
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         ("series_id,timestamp,value\na,1,2\nb,1,2,3\n", "Expected 3 columns, got 4: b,1,2,3"),

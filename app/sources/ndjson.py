@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from app.errors import SourceUnreadable
 from app.sources.base import JsonLines, reading, size_of
 
 CHUNK_BYTES = 4_000_000
@@ -30,6 +31,8 @@ class NdjsonFile:
             lines = files.enter_context(_unzipped(raw)) if self._path.suffix.lower() == ".gz" else raw
             first_line = 1
             data = _read(lines).removeprefix(codecs.BOM_UTF8)
+            if not data:
+                raise SourceUnreadable(f"{self._path} is empty: there is nothing to fit")
             while data:
                 done = min(raw.tell(), self.size)
                 following = _read(lines)

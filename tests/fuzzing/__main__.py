@@ -16,8 +16,8 @@ from typing import NamedTuple
 from tests.fuzzing.mutations import Run, save
 from tests.fuzzing.targets import TARGETS
 
-_SILENCE_S = 120.0
-"""Longer than Arrow's or numba's import on a busy machine: whoever says nothing for so long hangs in C."""
+_SILENCE_S = 600.0
+"""Longer than numba takes to compile everything on a busy machine: whoever says nothing for so long hangs in C."""
 _COVERED = 0.5
 """Of the inputs of a target that libFuzzer can look into."""
 _EVERY_S = 10.0
