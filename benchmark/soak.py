@@ -13,7 +13,6 @@ differ from the line by, in blocks of an eighth of the run, is dealt out anew 50
 import argparse
 import asyncio
 import json
-import re
 import sys
 import tempfile
 import time
@@ -114,7 +113,7 @@ def main() -> None:
     for fault in faults:
         print(f"NOT KEPT: {fault}")
     if asked.record:
-        write_section(report)
+        _record(report)
     sys.exit(1 if faults else 0)
 
 
@@ -176,7 +175,7 @@ def _judge(samples: Sequence[Sample], tally: Tally, minutes: float, used_s: floa
         if slope.per_hour >= MOST_MB_PER_HOUR
     ]
     steady = ("files", "connections", "threads", "database_connections")
-    faults += [f"{name} grow: {_halves(columns[name])}" for name in steady if _grows(columns[name])]
+    faults += [f"{name} grow: {_halves(columns[name])}" for name in steady if grows(columns[name])]
     rows = [
         ("requests, of all kinds", f"{tally.requests.total():,}"),
         ("answers that were not as they have to be, and errors in the log", f"{len(tally.errors)}"),
@@ -191,7 +190,7 @@ def _judge(samples: Sequence[Sample], tally: Tally, minutes: float, used_s: floa
     return faults, _section(rows, minutes, len(samples), len(warm))
 
 
-def _grows(counts: NDArray[np.float64]) -> bool:
+def grows(counts: NDArray[np.float64]) -> bool:
     """Whether the last quarter has more at its quietest than the first at its median."""
     quarter = len(counts) // 4
     return bool(counts[-quarter:].min() > np.median(counts[:quarter]) + 2)
@@ -220,14 +219,15 @@ second, {samples} samples, of which the last {warm} count.
 """
 
 
-def write_section(report: str) -> None:
-    """Put the report in the place of the one before it; `make bench` keeps it."""
-    RESULTS.write_text(f"{without_section(RESULTS.read_text())}\n{report}")
+def soak_section(results: str) -> str:
+    """What the last soak wrote, which `make bench` keeps; empty when there was none."""
+    _, heading, section = results.partition(f"\n{HEADING}\n")
+    return heading + section
 
 
-def without_section(results: str) -> str:
-    """The results of `make bench` alone."""
-    return re.split(rf"^{HEADING}$", results, flags=re.MULTILINE)[0].rstrip() + "\n"
+def _record(report: str) -> None:
+    results = RESULTS.read_text()
+    RESULTS.write_text(f"{results.removesuffix(soak_section(results)).rstrip()}\n\n{report}")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from benchmark.imports import measure_imports
 from benchmark.keys import measure_keys
 from benchmark.measures import ROUNDS, SECONDS, say
 from benchmark.predictions import measure_many_points, measure_predictions
+from benchmark.soak import soak_section
 from benchmark.stages import measure_stages
 from benchmark.streaming import measure_streaming
 from benchmark.testbed import Testbed
@@ -121,7 +122,7 @@ def main() -> None:
     if chosen:
         print(f"\n{tables}")
         return
-    RESULTS.write_text(_report(tables))
+    RESULTS.write_text(_report(tables) + soak_section(RESULTS.read_text()))
     print(f"\n{tables}\nWritten to {RESULTS}.")
 
 
