@@ -25,7 +25,9 @@ _LIMITS = {"timestamps": (0.0, LATEST_TIMESTAMP_S), "values": (-_LARGEST, _LARGE
 
 _DIGITS = re.compile(r"[0-9]{1,19}(\.[0-9]{1,19})?", re.ASCII)
 _WITHOUT_ZONE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?", re.ASCII)
-_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_DIGITS_OF_DATETIME = 6
+_PER_SECOND = 10**9
 _SERIES_ID = re.compile(r"[A-Za-z0-9._-]{1,200}", re.ASCII)
 
 
@@ -239,9 +241,14 @@ def _timestamp_of_text(text: str) -> float:
         return float(text)
     if _WITHOUT_ZONE.fullmatch(text):
         raise ValueError(f'"{text}" has no time zone: append Z for UTC, or an offset like +02:00')
-    if not _RFC3339.fullmatch(text):
+    parts = _RFC3339.fullmatch(text)
+    if not parts:
         raise ValueError(f'"{text[:40]}" is neither Unix seconds nor RFC 3339 like 2024-01-11T19:06:40Z')
+    begin, fraction, zone = parts.groups()
     try:
+        if fraction and len(fraction.rstrip("0")) > 1 + _DIGITS_OF_DATETIME:  # nanoseconds, as tables have them
+            whole_s = int(datetime.fromisoformat(f"{begin}{zone}".upper()).timestamp())
+            return (whole_s * _PER_SECOND + int(fraction[1:10].ljust(9, "0"))) / _PER_SECOND
         return datetime.fromisoformat(text.upper()).timestamp()
     except (ValueError, OverflowError) as error:
         raise ValueError(f'"{text[:40]}" is not a date and time that exists: {error}') from None

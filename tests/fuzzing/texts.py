@@ -88,7 +88,10 @@ def _check_times_in_tables(text: str, timestamp_s: float) -> None:
         (in_table,) = timestamps_of(pa.array([text]))
     except ValueError:
         return
-    promise(abs(in_table - timestamp_s) <= 1e-6, f"{text!r} is {timestamp_s!r}, and in a table {in_table!r}")
+    promise(
+        abs(in_table - timestamp_s) <= np.spacing(timestamp_s),
+        f"{text!r} is {timestamp_s!r}, and in a table {in_table!r}",
+    )
 
 
 def check_names(data: bytes) -> object:
