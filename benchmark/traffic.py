@@ -95,8 +95,8 @@ class Client:
         """What is imported, compiled or kept at first use is; and what is kept of the last queries and reports is full,
         as are the pages that list versions.
         """
-        lines = [{"series_id": series_id} | self._history(_START_S) for series_id in self._versions] * _LISTED_VERSIONS
-        self._take_versions(await self._lines("fit lines", "/fit", lines))
+        for _ in range(_LISTED_VERSIONS):
+            await self.fit_lines()
         for detector in DETECTORS:
             await self._fit(self._any_series(), detector)
         for action in ACTIONS.values():

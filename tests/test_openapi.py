@@ -1,11 +1,13 @@
 """The OpenAPI document against the really running service, and what the document holds."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
+import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
@@ -14,10 +16,13 @@ from schemathesis.generation.case import Case
 from schemathesis.openapi.loaders import from_dict
 from schemathesis.transport.serialization import Binary
 
+from app.api.gate import wanted
+from app.api_keys import SCOPES, Scope
 from app.bootstrap import build
 from app.config import Settings
 from app.main import create_app
-from tests.servers import RedisServer, Tidemark, serve_tidemark
+from tests.keys import add_key, with_key
+from tests.servers import RedisServer, Tidemark, create_database, run_tidemark, serve_tidemark
 
 MAX_EXAMPLES = 25
 FITTED = {"timestamps": [1705000000, 1705000001, 1705000002, 1705000003], "values": [10.0, 10.5, 9.5, 10.0]}
@@ -36,7 +41,10 @@ CONFIG: dict[str, Any] = {
         {"include-path": path, "checks": {"positive_data_acceptance": {"enabled": False}}} for path in BEYOND_A_SCHEMA
     ],
 }
-OF_A_TRAINED_SERIES = CONFIG | {"parameters": {"path.series_id": "sensor_01"}}
+OF_A_TRAINED_SERIES = CONFIG | {
+    "parameters": {"path.series_id": "sensor_01"},
+    "generation": {"with-security-parameters": False},  # the key is ours
+}
 fuzz = settings(max_examples=MAX_EXAMPLES, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -48,23 +56,32 @@ def as_it_is(_: Any, value: Any) -> bytes:
     return value.data if isinstance(value, Binary) else str(value).encode()
 
 
-def document_of_the_code() -> dict[str, Any]:
+def document_of_the_code(**settings: object) -> dict[str, Any]:
     """Built at collection, so that each operation is a test of its own; no service is started for it."""
     with TemporaryDirectory() as folder:
-        services = build(Settings(_env_file=None, data_dir=Path(folder)))
+        services = build(Settings(_env_file=None, data_dir=Path(folder), **settings))
         document = create_app(services).openapi()
         services.close()
     return document
 
 
 DOCUMENT = document_of_the_code()
-OPERATIONS = {
-    f"{method.upper()} {path}": operation
-    for path, item in DOCUMENT["paths"].items()
-    for method, operation in item.items()
-}
+WITH_KEYS = document_of_the_code(auth="on")
+
+
+def operations_of(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {
+        f"{method.upper()} {path}": operation
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
+    }
+
+
+OPERATIONS = operations_of(DOCUMENT)
+OPERATIONS_WITH_KEYS = operations_of(WITH_KEYS)
+PROTECTED = [name for name, operation in OPERATIONS_WITH_KEYS.items() if "security" in operation]
 anything = from_dict(DOCUMENT, config=SchemathesisConfig.from_dict(CONFIG))
-trained_series = from_dict(DOCUMENT, config=SchemathesisConfig.from_dict(OF_A_TRAINED_SERIES))
+trained_series = from_dict(WITH_KEYS, config=SchemathesisConfig.from_dict(OF_A_TRAINED_SERIES))
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +94,47 @@ def service(
         yield running
 
 
+class Guarded(NamedTuple):
+    """A service that asks for keys, a client with a key for everything, and one for each scope with all the others."""
+
+    url: str
+    client: httpx.Client
+    without: dict[Scope, httpx.Client]
+
+
+@pytest.fixture(scope="module")
+def guarded(
+    tmp_path_factory: pytest.TempPathFactory, postgres_server: str, worker_id: str, redis_server: RedisServer
+) -> Iterator[Guarded]:
+    folder, url = tmp_path_factory.mktemp("openapi-keys"), create_database(postgres_server, f"keys_{worker_id}")
+    settings = {"DATABASE_URL": url, "REDIS_URL": redis_server.url, "AUTH": "on"}
+    run_tidemark(folder, "migrate", settings=settings).check_returncode()
+    with serve_tidemark(folder, settings) as running, ExitStack() as clients:
+
+        def client(name: str, scopes: Iterable[Scope]) -> httpx.Client:
+            return clients.enter_context(with_key(running.url, add_key(url, name, ",".join(scopes))))
+
+        lesser = {scope: client(f"no-{scope}", {*SCOPES} - {scope}) for scope in SCOPES}
+        yield Guarded(running.url, client("full", SCOPES), lesser)
+
+
+def train(client: httpx.Client) -> None:
+    """Versions and an alias under the names of the document's examples."""
+    for _ in range(3):
+        client.post("/fit/sensor_01", json=FITTED).raise_for_status()
+    client.put("/series/sensor_01/aliases/prod", json={"version": "latest"}).raise_for_status()
+
+
 @pytest.fixture
 def trained(service: Tidemark) -> Tidemark:
-    """With versions and an alias under the names of the document's examples."""
-    for _ in range(3):
-        service.client.post("/fit/sensor_01", json=FITTED).raise_for_status()
-    service.client.put("/series/sensor_01/aliases/prod", json={"version": "latest"}).raise_for_status()
+    train(service.client)
     return service
+
+
+@pytest.fixture
+def trained_and_guarded(guarded: Guarded) -> Guarded:
+    train(guarded.client)
+    return guarded
 
 
 @anything.parametrize()
@@ -94,8 +145,49 @@ def test_the_service_answers_as_documented(case: Case, trained: Tidemark) -> Non
 
 @trained_series.include(path_regex="series_id").parametrize()
 @fuzz
-def test_the_service_answers_about_a_trained_series_as_documented(case: Case, trained: Tidemark) -> None:
-    case.call_and_validate(base_url=trained.url)
+def test_with_a_key_the_service_answers_about_a_trained_series_as_documented(
+    case: Case, trained_and_guarded: Guarded
+) -> None:
+    key = {"Authorization": trained_and_guarded.client.headers["Authorization"]}
+    case.call_and_validate(base_url=trained_and_guarded.url, headers=key)
+
+
+@pytest.mark.parametrize("name", PROTECTED)
+def test_without_a_key_nothing_is_done_and_nothing_told(name: str, guarded: Guarded) -> None:
+    train(guarded.client)
+    method, path = name.split()
+    before = guarded.client.get("/series/sensor_01").text
+    for headers in ({}, {"Authorization": "Bearer tm_nobody"}, {"X-API-Key": "tm_nobody"}):
+        answers = {}
+        for series_id, body in (("sensor_01", b"{}"), ("sensor_99", b"no JSON"), ("a..b", b"")):
+            target = path.format(series_id=series_id, version="1", name="prod")
+            answer = httpx.request(method, f"{guarded.url}{target}?unknown=1", content=body, headers=headers)
+            assert answer.status_code == 401, answer.text
+            assert answer.headers["www-authenticate"].startswith("Bearer")
+            assert answer.headers["content-type"] == "application/problem+json"
+            answers[series_id] = {**answer.json(), "instance": ""}
+        assert answers["sensor_01"] == answers["sensor_99"] == answers["a..b"]
+        assert answers["a..b"]["errors"] == []
+    assert guarded.client.get("/series/sensor_01").text == before
+
+
+@pytest.mark.parametrize("name", PROTECTED)
+def test_a_key_without_the_scope_of_an_operation_is_refused(name: str, guarded: Guarded) -> None:
+    method, path = name.split()
+    target = path.format(series_id="sensor_01", version="1", name="prod")
+    scope, _ = wanted(method, target)
+    assert scope is not None
+    assert f"`{scope}`" in OPERATIONS_WITH_KEYS[name]["description"]
+    answer = guarded.without[scope].request(method, target)
+    assert answer.status_code == 403, answer.text
+    assert answer.json()["type"] == "/problems/scope-missing"
+    others = [client.request(method, target).status_code for other, client in guarded.without.items() if other != scope]
+    assert not {401, 403} & set(others)
+
+
+def test_only_what_tells_nothing_of_what_is_stored_needs_no_key() -> None:
+    assert OPERATIONS_WITH_KEYS.keys() - set(PROTECTED) == {"GET /livez", "GET /readyz"}
+    assert all({"401", "403", "429"} <= OPERATIONS_WITH_KEYS[name]["responses"].keys() for name in PROTECTED)
 
 
 def test_the_service_serves_this_document_and_pages_that_show_it(service: Tidemark) -> None:
