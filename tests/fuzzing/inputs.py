@@ -46,6 +46,11 @@ HTTP = (
     b"\nOrigin: null", b"\nContent-Length: 99999999999999999999", b"\nAccept-Encoding: gzip", b"\nRange: bytes=0-",
     b"\n\n",
 )  # fmt: skip
+KEYS = (
+    b"\nX-API-Key: tm_", b"\nAuthorization: Bearer tm_0123456789ab_", b"\nAuthorization: Basic ", b"\nAuthorization: ",
+    b"\nCookie: tidemark_session=.9999999999.", b"\nCookie: ", b"/livez", b"/sign-in", b"/docs/..", b"/static/", b"/./",
+    b"\nX-Forwarded-Host: localhost", b"\nX-HTTP-Method-Override: GET", b"\nAccept: text/html",
+)  # fmt: skip
 
 
 class Mutations:

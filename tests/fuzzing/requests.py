@@ -5,6 +5,7 @@ import json
 import tempfile
 from collections.abc import MutableMapping
 from functools import cache
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -14,6 +15,7 @@ import pyarrow as pa
 import structlog
 
 from app.api.formats import ARROW, JSON, NDJSON, PARQUET, PROBLEM, names
+from app.api_keys import new_key
 from app.bootstrap import build
 from app.config import Settings
 from app.main import create_app
@@ -25,6 +27,9 @@ _PIECE_BYTES = 1_000
 _HISTORY = {"timestamps": [1, 2, 3, 4], "values": [10.0, 10.5, 9.5, 10.0]}
 _SHM = Path("/dev/shm")
 _MOST_S = 5.0
+_KEY = new_key().text.encode()
+_OPEN = {"livez", "readyz", "docs", "openapi.json", "static", "sign-in", "sign-out"}
+"""What the gate lets anyone see, written down again."""
 
 Message = MutableMapping[str, Any]
 
@@ -32,20 +37,22 @@ Message = MutableMapping[str, Any]
 class Site:
     """The application over an embedded database, with a series `s1` that has two versions and an alias."""
 
-    def __init__(self) -> None:
+    def __init__(self, **more: object) -> None:
         structlog.configure(processors=[lambda *_: (_ for _ in ()).throw(structlog.DropEvent)])
         self._folder = tempfile.TemporaryDirectory(dir=_SHM if _SHM.is_dir() else None, prefix="tidemark-fuzz-")
         settings = Settings(
-            _env_file=None, data_dir=Path(self._folder.name), max_points=1_000, max_body_mb=1, fit_budget_s=0.02
+            _env_file=None, data_dir=Path(self._folder.name), max_points=1_000, max_body_mb=1, fit_budget_s=0.02, **more
         )
         services = build(settings)
         migrate(services.database)
         services.start()
         self._app = create_app(services)
         self._loop = asyncio.new_event_loop()
-        for _ in range(2):
-            self.answer(b"POST /fit/s1\n\n" + orjson.dumps(_HISTORY | {"detector": "mean_std"}))
-        self.answer(b'PUT /series/s1/aliases/prod\n\n{"version": 1}')
+        fit = b"POST /fit/s1\nX-API-Key: %b\n\n%b" % (_KEY, orjson.dumps(_HISTORY | {"detector": "mean_std"}))
+        alias = b'PUT /series/s1/aliases/prod\nX-API-Key: %b\n\n{"version": 1}' % _KEY
+        for request in (fit, fit, alias):
+            status, *_ = self.answer(request)
+            promise(status == HTTPStatus.OK, f"{status} to {request!r}")
 
     def answer(self, request: bytes) -> tuple[int, dict[bytes, bytes], bytes, bool]:
         """Status, headers, body, and whether that is whole."""
@@ -111,10 +118,29 @@ def site() -> Site:
     return Site()
 
 
+@cache
+def guarded_site() -> Site:
+    """One that asks for keys, and knows one that no input has."""
+    return Site(auth="on", api_key=_KEY.decode())
+
+
 def check_request(data: bytes) -> object:
     """Never a fault of ours, and every refusal a problem document."""
+    return _check(site(), data)
+
+
+def check_stranger(data: bytes) -> object:
+    """The same of a service that asks for keys; and who has none learns and changes nothing."""
+    status, media_type = _check(guarded_site(), data)
+    _, path = (*data.split(b"\n")[0].split(b" ", 1), b"")[:2]
+    first = unquote(path.partition(b"?")[0].decode("latin-1")).lstrip("/").split("/")[0]
+    promise(status >= HTTPStatus.MULTIPLE_CHOICES or first in _OPEN, f"{status} to {data[:300]!r}")
+    return status, media_type, first in _OPEN
+
+
+def _check(asked: Site, data: bytes) -> tuple[int, str]:
     try:
-        status, headers, body, is_whole = site().answer(data)
+        status, headers, body, is_whole = asked.answer(data)
     except TimeoutError:
         raise Broken(f"no answer within {_MOST_S:g} s") from None
     media_type = headers.get(b"content-type", b"").decode()

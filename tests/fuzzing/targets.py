@@ -24,6 +24,8 @@ class Target(NamedTuple):
 
 
 _HISTORY = b'{"timestamps": [1705000000, "2024-01-11T19:06:41Z", 1705000002.5], "values": [10.0, 10.5, -9.5e1]'
+_OF_REQUESTS = (*inputs.HTTP, *inputs.QUERY, *inputs.JSON, *inputs.TEXTS)
+
 TARGETS: Mapping[str, Target] = {
     "timestamps": Target(
         texts.check_timestamp,
@@ -112,10 +114,6 @@ TARGETS: Mapping[str, Target] = {
     ),
     "models": Target(files.check_model, 0.015, files.models, inputs.JSON, covered=True),
     "training-data": Target(files.check_training_data, 0.015, files.training_files),
-    "requests": Target(
-        requests.check_request,
-        0.02,
-        requests.request_seeds,
-        (*inputs.HTTP, *inputs.QUERY, *inputs.JSON, *inputs.TEXTS),
-    ),
+    "requests": Target(requests.check_request, 0.02, requests.request_seeds, _OF_REQUESTS),
+    "strangers": Target(requests.check_stranger, 0.02, requests.request_seeds, (*_OF_REQUESTS, *inputs.KEYS)),
 }
