@@ -86,6 +86,9 @@ class Site:
 def _scope(first: bytes, lines: list[bytes], length: int) -> dict[str, Any]:
     """As the server makes it of the head of a request."""
     method, _, target = first.partition(b" ")
+    target = b"".join(
+        b"%c" % byte if 0x20 < byte < 0x7F else b"%%%02x" % byte for byte in target
+    )  # else it answers 400
     path, _, query = target.partition(b"?")
     pairs = [line.partition(b":") for line in lines if b":" in line]
     headers = [(name.strip().lower(), value.strip()) for name, _, value in pairs]
