@@ -57,7 +57,7 @@ class Settings(BaseSettings):
         None,
         description=(
             "Names under which it may be called, with commas between: tidemark.example.com, *.example.com. "
-            "Default: any; on loopback those that no web site can have."
+            "Default: any; on loopback without keys those that no web site can have."
         ),
     )
     cors_origins: Annotated[_List, AfterValidator(_check_origins)] | None = Field(

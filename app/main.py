@@ -55,8 +55,9 @@ def create_app(services: Services) -> FastAPI:
     app.add_middleware(RefuseOtherSites, origins=services.settings.cors_origins or ())  # before a cookie counts
     problems.install(app)
     hot = models, bulk_predictions, bulk_fits, detection
-    for routes in (*hot, series, aliases, health, pages):
+    for routes in (*hot, series, aliases, health):
         app.include_router(routes.router(services))
+    app.include_router(pages.router(services, sessions))
     app.middleware_stack = _wrap(app.build_middleware_stack(), services, gate)
     app.openapi = lambda: _openapi(app, services)  # type: ignore[method-assign]
     return app
@@ -69,8 +70,8 @@ def _wrap(app: ASGIApp, services: Services, gate: Gate) -> ASGIApp:
     hosts = Hosts(settings.allowed_hosts, settings.host) if settings.allowed_hosts or settings.is_on_loopback else None
     if settings.cors_origins:
         app = ShareWithOrigins(app, settings.cors_origins)
-    if hosts is not None:
-        app = RefuseOtherHosts(app, hosts)
+    if hosts is not None:  # a stranger's page has no key, so that a proxy of any name may stand before who asks for one
+        app = RefuseOtherHosts(app, hosts, lambda: bool(settings.allowed_hosts) or not services.keyring.is_required)
     app = MeasureRequests(app, *measures)
     if settings.log_requests == "failures":
         app = LogRequests(app, settings.log_requests)

@@ -13,6 +13,7 @@ from tests.servers import Tidemark, serve_tidemark
 FOUR_POINTS = {"timestamps": [1, 2, 3, 4], "values": [10.0, 10.5, 9.5, 10.0]}
 POINT = {"timestamp": 5, "value": 13.0}
 LISTED = "https://grafana.example.com"
+KEY = "tm_of_the_environment"
 HTML = {"Accept": "text/html"}
 
 
@@ -273,12 +274,17 @@ def test_on_loopback_forwarded_ports_and_containers_still_reach_us(client: httpx
     assert client.get("/series", headers={"Host": host}).status_code == 200
 
 
-@pytest.mark.parametrize("settings", [{"ALLOWED_HOSTS": "*"}, {"HOST": "0.0.0.0"}], ids=["any", "all interfaces"])
+@pytest.mark.parametrize(
+    "settings",
+    [{"ALLOWED_HOSTS": "*"}, {"HOST": "0.0.0.0", "AUTH": "off"}, {"API_KEY": KEY}],
+    ids=["any", "all interfaces", "with keys"],
+)
 def test_any_host_is_served_where_the_settings_say_so(
     tmp_path_factory: pytest.TempPathFactory, settings: dict[str, str]
 ) -> None:
     with serve_tidemark(tmp_path_factory.mktemp("any"), settings) as running:
-        assert httpx.get(f"{running.url}/series", headers={"Host": "tidemark.example.com"}).status_code == 200
+        headers = {"Host": "tidemark.example.com", "X-API-Key": KEY}
+        assert httpx.get(f"{running.url}/series", headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize("text", ["https://a.example", "a.example:8000", "a.*.example", "*example.com", "a b"])

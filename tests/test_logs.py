@@ -138,7 +138,9 @@ def test_every_request_has_a_line_also_of_the_fast_lane(logging_all: Tidemark, s
     assert logged[4]["path"] == "/nowhere%20at/all"
     names = {"event", "level", "timestamp", "request_id", "method", "route", "path", "status", "duration_ms"}
     assert all(set(line) - {"series_id"} == names for line in logged)
-    assert all(line["level"] == "info" and 0 < line["duration_ms"] < 60_000 for line in logged)
+    assert all(0 < line["duration_ms"] < 60_000 for line in logged)
+    quick = [line for line in logged if line["duration_ms"] < 1000]  # not all, on a busy machine
+    assert {line["level"] for line in quick} == {"info"}
 
 
 def test_by_default_only_failures_and_slow_answers_have_a_line(serve: Callable[..., Tidemark], tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Who may call through a browser: pages of which origins, and under which names of this host."""
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 
 from starlette.datastructures import Headers
@@ -126,15 +126,16 @@ def _is_address(name: str) -> bool:
 
 
 class RefuseOtherHosts:
-    """Refuses requests for other hosts."""
+    """Refuses requests for other hosts, as long as that is asked for."""
 
-    def __init__(self, app: ASGIApp, hosts: Hosts) -> None:
+    def __init__(self, app: ASGIApp, hosts: Hosts, is_needed: Callable[[], bool]) -> None:
         self._app = app
         self._hosts = hosts
+        self._is_needed = is_needed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, as ASGI has it."""
-        if scope["type"] != "http" or self._hosts.allow(scope):
+        if scope["type"] != "http" or self._hosts.allow(scope) or not self._is_needed():
             await self._app(scope, receive, send)
             return
         error = HostNotAllowed(

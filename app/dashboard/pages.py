@@ -21,8 +21,9 @@ from app.api.parameters import (
     refuse,
 )
 from app.api.schemas import Timestamp
+from app.api.sessions import Sessions
 from app.bootstrap import Services
-from app.dashboard import plot_data
+from app.dashboard import plot_data, sign_in
 from app.dashboard.assets import Assets, accepts_gzip
 from app.dashboard.rendering import Fields, Pages
 from app.detectors.judging import HIGHEST_RATE
@@ -72,12 +73,13 @@ _ShownVersion = Annotated[SelectedVersion, Depends(_select_version)]
 _Stretch = Annotated[tuple[float | None, float | None], Depends(_cut_out)]
 
 
-def router(services: Services) -> APIRouter:
+def router(services: Services, sessions: Sessions) -> APIRouter:
     """The routes that people open in a browser."""
     routes = APIRouter(tags=["pages"])
     catalog = services.registry.catalog
     assets = Assets()
     pages = Pages(assets)
+    sign_in.add_routes(routes, pages, services.keyring, sessions)
 
     @routes.head("/", include_in_schema=False)
     @routes.get("/", include_in_schema=False)

@@ -11,6 +11,7 @@ from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from app import __version__
+from app.api.callers import ANYONE, CALLER, Caller
 from app.api.problems import answer_error
 from app.dashboard.assets import Assets
 from app.errors import AliasNotFound, TidemarkError, VersionDeleted, VersionNotFound
@@ -35,21 +36,37 @@ class Pages:
         self._environment.globals |= {"asset": assets.path, "plot_path": plot_path, "release": __version__}
         self._environment.filters |= {"moment": _moment, "instant": _instant, "duration": _duration}
 
-    def answer(self, request: Request, template: str, make_fields: Callable[[], Fields]) -> Response:
+    def answer(
+        self, request: Request, template: str, make_fields: Callable[[], Fields], status: int = HTTPStatus.OK
+    ) -> Response:
         """The page; where making its fields fails, an error page for a browser and a problem document for others."""
         try:
             fields = make_fields()
         except TidemarkError as error:
-            problem = answer_error(request, error)
-            if "text/html" not in request.headers.get("accept", ""):
-                return problem
-            page = self._render("error.html", _error_fields(request, error))
-            retry = {name: problem.headers[name] for name in ("retry-after",) if name in problem.headers}
-            return HTMLResponse(page, error.status, _HEADERS | retry)
-        return HTMLResponse(self._render(template, fields), headers=_HEADERS)
+            return self.fail(request, error)
+        return self._respond(request, template, fields, status)
 
-    def _render(self, template: str, fields: Fields) -> str:
-        return self._environment.get_template(template).render(fields)
+    def fail(self, request: Request, error: TidemarkError) -> Response:
+        """An error page for a browser, a problem document for others."""
+        problem = answer_error(request, error)
+        if "text/html" not in request.headers.get("accept", ""):
+            return problem
+        response = self._respond(request, "error.html", _error_fields(request, error), error.status)
+        if "retry-after" in problem.headers:
+            response.headers["Retry-After"] = problem.headers["retry-after"]
+        return response
+
+    def _respond(self, request: Request, template: str, fields: Fields, status: int) -> Response:
+        signed_in = _signed_in(request)
+        page = self._environment.get_template(template).render(fields, signed_in=signed_in)
+        kept = {} if signed_in is None else {"Cache-Control": "no-store"}  # nor shown again to who signed out
+        return HTMLResponse(page, status, _HEADERS | kept)
+
+
+def _signed_in(request: Request) -> str | None:
+    """The name of the key that a browser has signed in with."""
+    caller: Caller = request.scope.get(CALLER, ANYONE)
+    return caller.name
 
 
 def plot_path(series_id: str, version: int | None = None) -> str:
