@@ -39,7 +39,10 @@ class Keyring:
         self._host = settings.host
         self._own = _key_of_environment(settings)
         self._keys: dict[bytes, ApiKey] = {}
+        self._texts: dict[str, bytes] = {}
+        """Of the keys that were used, so that each is hashed once and not at each request."""
         self._counts: KeyCounts | None = None
+        self._has_any = False
         self._read_at = 0.0
         self._reading = Lock()
         self.is_required: bool | None = None
@@ -90,17 +93,24 @@ class Keyring:
             started_at = time.monotonic()
             counts = self._catalog.count()
             if counts != self._counts:
-                self._keys = {key.key_id.encode(): key for key in self._catalog.list()}
+                found = self._catalog.list()
+                self._keys = {key.key_id.encode(): key for key in found if key.revoked_at is None}
+                self._has_any = bool(found)
                 self._counts = counts
             if self.is_required is None:
-                self.is_required = bool(self._keys) or not _is_loopback(self._host)
+                self.is_required = self._has_any or not _is_loopback(self._host)
             self._read_at = started_at
 
     def find(self, text: bytes) -> ApiKey | None:
         """The valid key with this text, as far as is known in memory."""
-        digest = hashlib.sha256(text).digest()
         key = self._keys.get(text[_ID], self._own)
-        return key if key is not None and compare_digest(key.digest, digest) and key.is_valid else None
+        if key is None:
+            return None
+        if not compare_digest(self._texts.get(key.key_id, b""), text):
+            if not compare_digest(key.digest, hashlib.sha256(text).digest()):
+                return None
+            self._texts[key.key_id] = text
+        return key if key.expires_at is None or key.is_valid else None
 
     def find_by_id(self, key_id: str) -> ApiKey | None:
         """The valid key with this public beginning."""

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import answers, bodies, formats
 from app.api.callers import CALLER
-from app.api.gate import Gate
+from app.api.gate import Gate, Headers
 from app.api.queries import PredictQuery, parse_predict_query
 from app.config import Settings
 from app.errors import Fault
@@ -25,7 +25,9 @@ INLINE_BODY_BYTES = 16_384
 """A smaller body takes less time than handing it to a thread; a larger one would hold up other requests."""
 
 _LENGTH_DIGITS = len(str(INLINE_BODY_BYTES))
-_FORMAT_HEADERS = frozenset({b"content-type", b"accept"})
+_LONGEST_QUERY_BYTES = 500
+"""Those that are plain are remembered, so their size is bounded."""
+_UNKNOWN_LENGTH = bytes(_LENGTH_DIGITS + 1)
 _PREFIX = "/predict/"
 _ROUTE = "/predict/{series_id}"
 _CONTENT_TYPE = (b"content-type", formats.JSON.encode())
@@ -54,27 +56,28 @@ class PredictionFastLane:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, as ASGI has it."""
         is_prediction = scope["type"] == "http" and scope["method"] == "POST" and scope["path"].startswith(_PREFIX)
-        if not is_prediction or not _is_plain(scope["headers"]):
+        headers = dict(scope["headers"]) if is_prediction else {}
+        if not _is_plain(headers) or len(headers) < len(scope["headers"]):
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
         message = await receive()
-        answer = self._answer(scope, message)
+        answer = self._answer(scope, headers, message)
         if answer is None:
             await self._app(scope, _again(message, receive), send)
             return
-        headers = [(b"content-length", b"%d" % len(answer)), _CONTENT_TYPE]
+        answered = [(b"content-length", b"%d" % len(answer)), _CONTENT_TYPE]
         if (meter := scope[CALLER].meter) is not None:
-            headers += meter.headers()
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
+            answered += meter.headers()
+        await send({"type": "http.response.start", "status": 200, "headers": answered})
         await send({"type": "http.response.body", "body": answer})
         duration_s = time.perf_counter() - started
         self._metrics.observe("POST", _ROUTE, 200, duration_s)
         self._latencies.record("inference", duration_s * 1000.0)
 
-    def _answer(self, scope: Scope, message: Message) -> bytes | None:
+    def _answer(self, scope: Scope, headers: Headers, message: Message) -> bytes | None:
         """The answer to a plain prediction; None to any other request."""
-        if message.get("more_body"):
+        if message.get("more_body") or len(scope["query_string"]) > _LONGEST_QUERY_BYTES:
             return None
         query = _query(scope["query_string"])
         series_id = scope["path"][len(_PREFIX) :]
@@ -82,7 +85,7 @@ class PredictionFastLane:
         if model is None or query is None or not model.detector.is_quick_to_judge:
             return None
         try:
-            caller = self._gate.admit(scope, ("predict", series_id))
+            caller = self._gate.admit(scope, ("predict", series_id), headers)
             body = bodies.parse_prediction(message.get("body", b""), self._max_points, [])
             caller.charge_points(body.points_count)
             return answers.judge(model, body, query)
@@ -90,15 +93,15 @@ class PredictionFastLane:
             return None
 
 
-def _is_plain(headers: list[tuple[bytes, bytes]]) -> bool:
+def _is_plain(headers: Headers) -> bool:
     """Whether the body is small and JSON, as far as the headers say, and no browser sent it."""
-    is_small = False
-    for name, value in headers:
-        if name == b"content-length":
-            is_small = len(value) <= _LENGTH_DIGITS and int(value) <= INLINE_BODY_BYTES
-        elif name == b"origin" or (name in _FORMAT_HEADERS and b"arrow" in value.lower()):
-            return False
-    return is_small
+    length = headers.get(b"content-length", _UNKNOWN_LENGTH)
+    if len(length) > _LENGTH_DIGITS or int(length) > INLINE_BODY_BYTES or b"origin" in headers:
+        return False
+    return (
+        b"arrow" not in headers.get(b"content-type", b"").lower()
+        and b"arrow" not in headers.get(b"accept", b"").lower()
+    )
 
 
 @lru_cache(maxsize=1000)

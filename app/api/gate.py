@@ -1,5 +1,6 @@
 """The gate: lets a request in by its key, its scope and its series, before anything else looks at it."""
 
+from collections.abc import Mapping
 from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
@@ -27,6 +28,7 @@ _BEARER = b"bearer "
 _SEND_ONE = "send one as `Authorization: Bearer tm_...` or `X-API-Key: tm_...`"
 
 
+Headers = Mapping[bytes, bytes]
 Wanted = tuple[api_keys.Scope | None, str | None]
 """The scope that a request needs, None where no key is needed; and the series in its path, if one is."""
 
@@ -39,6 +41,14 @@ def wanted(method: str, path: str) -> Wanted:
     series_id = second.strip() if second and first in _OF_A_SERIES else None
     reading: api_keys.Scope = "read" if method in _READING or first != "series" else "admin"
     return _SCOPES.get(first, reading), series_id
+
+
+def _text_of(headers: Headers) -> bytes:
+    """The text of the key that is sent, empty when none is."""
+    authorization = headers.get(b"authorization", b"")
+    if authorization[: len(_BEARER)].lower() == _BEARER:
+        return authorization[len(_BEARER) :].strip()
+    return headers.get(b"x-api-key", b"").strip()
 
 
 class KeysUnread(Exception):
@@ -54,46 +64,40 @@ class Gate:
         self._sessions = sessions
         self._callers: dict[str, Caller] = {}
 
-    def admit(self, scope: Scope, asked: Wanted | None = None) -> Caller:
+    def admit(self, scope: Scope, asked: Wanted | None = None, headers: Headers | None = None) -> Caller:
         """Whoever calls, once for each request; no I/O. Who is known is in the scope, whether let in or not.
 
-        `asked` is what `wanted` would say, from who knows it already.
+        `asked` is what `wanted` would say, and `headers` are those of the scope, from who knows them already.
 
         Raises Unauthenticated, KeyUnknown, ScopeMissing, SeriesNotAllowed, RateLimitExceeded, KeysUnread.
         """
         if _ADMITTED not in scope:
             scope[CALLER] = ANYONE
             if self._keyring.is_required is not False:
-                self._check(scope, *(asked or wanted(scope["method"], scope["path"])))
+                self._check(scope, *(asked or wanted(scope["method"], scope["path"])), headers)
             scope[_ADMITTED] = True
         caller: Caller = scope[CALLER]
         return caller
 
-    def _check(self, scope: Scope, needed: api_keys.Scope | None, series_id: str | None) -> None:
+    def _check(
+        self, scope: Scope, needed: api_keys.Scope | None, series_id: str | None, headers: Headers | None
+    ) -> None:
         if needed is None:
             return
         if self._keyring.is_required is None:
             raise KeysUnread
-        scope[CALLER] = caller = self._identify(scope)
+        scope[CALLER] = caller = self._identify(scope, headers or dict(scope["headers"]))
         if caller.meter is not None:
             caller.meter.charge_request()
         caller.check_scope(needed)
         if series_id is not None:
             caller.check_series(series_id)
 
-    def _identify(self, scope: Scope) -> Caller:
-        text = cookies = b""
-        for name, value in scope["headers"]:
-            if name == b"authorization" and value[: len(_BEARER)].lower() == _BEARER:
-                text = value[len(_BEARER) :].strip()
-            elif name == b"x-api-key":
-                text = value.strip()
-            elif name == b"cookie":
-                cookies = value
-        if text:
+    def _identify(self, scope: Scope, headers: Headers) -> Caller:
+        if text := _text_of(headers):
             key = self._keyring.find(text)
-        elif cookies and scope["method"] in _READING:
-            key = self._sessions.key_of(cookies.decode("latin-1"))
+        elif b"cookie" in headers and scope["method"] in _READING:
+            key = self._sessions.key_of(headers[b"cookie"].decode("latin-1"))
         else:
             raise Unauthenticated(f"This service asks for an API key: {_SEND_ONE}.")
         if key is None:
