@@ -22,7 +22,7 @@ from app.config import Settings
 from app.errors import ConfigurationError
 from app.main import create_app
 from tests.keys import EVERY_SCOPE, add_key, with_key
-from tests.servers import PostgresServer, Tidemark, create_database, run_tidemark, serve_tidemark
+from tests.servers import PostgresServer, Tidemark, create_database, postgres_folder, run_tidemark, serve_tidemark
 
 BODY = {"timestamps": [1, 2, 3, 4], "values": [10.0, 10.5, 9.5, 10.0]}
 POINT = {"timestamp": 5, "value": 13.0}
@@ -103,6 +103,8 @@ def test_only_these_paths_need_no_key() -> None:
         "/livez",
         "/readyz",
         "/docs",
+        "/sign-in",
+        "/sign-out",
         "/static/{fingerprint}/{name}",
     }
 
@@ -307,7 +309,7 @@ def test_what_is_stored_of_a_key_does_not_give_it_away(
 
 
 def test_while_the_database_is_away_known_keys_are_good_and_unknown_ones_are_503(tmp_path: Path) -> None:
-    postgres = PostgresServer(tmp_path / "postgres")
+    postgres = PostgresServer(postgres_folder())
     settings = {"DATABASE_URL": create_database(postgres.url, "away"), "AUTH": "on", "DATABASE_TIMEOUT_S": "2"}
     assert run_tidemark(tmp_path, "migrate", settings=settings).returncode == 0
     with serve_tidemark(tmp_path, settings) as server:
