@@ -69,7 +69,7 @@ def test_what_takes_for_ever_is_a_fault(tmp_path: Path) -> None:
 
 
 def test_a_run_says_what_it_did_and_ends_with_status_0_when_nothing_was_found(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.fuzzing", "names", "headers", "--inputs", "400"]
+    command = [sys.executable, "-m", "tests.fuzzing", "names", "--inputs", "400"]
     run = subprocess.run([*command, f"--findings={tmp_path}"], capture_output=True, text=True, timeout=120, check=False)
     assert run.returncode == 0, run.stderr
     assert "| names |" in run.stdout
