@@ -1,5 +1,6 @@
 """POST /predict/{series_id} with Arrow: the verdicts of JSON, bit for bit, in another coat."""
 
+import struct
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.api.expansion import check_arrow
+from app.errors import BodyTooLarge
 from app.series import LATEST_TIMESTAMP_S
 from tests.servers import Tidemark, serve_tidemark
 from tests.streaming import (
@@ -247,3 +250,15 @@ def test_cold_and_unknown_series_are_answered_over_arrow_too(client: httpx.Clien
     assert cold.equals(table_of(post(client, series_id, body)))
     client.delete(f"/series/{series_id}").raise_for_status()
     assert post(client, series_id, body).status_code == 410
+
+
+def test_a_buffer_of_negative_length_makes_no_room_for_others() -> None:
+    rows = 1_000
+    plain = stream_of(batch_of(timestamp=np.arange(rows, dtype=float), value=np.ones(rows)))
+    check_arrow(plain, 16 * rows)
+    validity = struct.pack("<4q", 0, 0, 0, 8 * rows)  # of no bytes, as nothing is missing: Arrow never looks at it
+    forged = plain.replace(validity, struct.pack("<4q", 0, -(2**60), 0, 8 * rows))
+    assert forged != plain
+    assert pa.ipc.open_stream(forged).read_all().num_rows == rows
+    with pytest.raises(BodyTooLarge):
+        check_arrow(forged, 16 * rows - 1)

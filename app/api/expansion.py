@@ -173,5 +173,5 @@ def _expanded(batch: Table, body: memoryview | bytes) -> int:
         offset, size = unpack_from("<qq", batch.data, start + 4 + 16 * index)
         if is_compressed and 0 <= offset <= len(body) - 8 and size >= 8:  # noqa: PLR2004
             size = max(size, unpack_from("<q", body, offset)[0])
-        total += size
+        total += max(size, 0)  # a negative one would make room for others
     return total

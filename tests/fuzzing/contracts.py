@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from app.errors import Fault, InvalidInput, SourceUnreadable
+from app.errors import BodyTooLarge, Fault, InvalidInput, SourceUnreadable
 from app.series import LATEST_TIMESTAMP_S, Series
 from app.versions import Selector
 
@@ -28,7 +28,7 @@ def promise(kept: object, what: str) -> None:
 
 @contextmanager
 def refusing(document: object = NOTHING) -> Iterator[list[str]]:
-    """Lets InvalidInput pass when it says where in the `document` and what; yields what came of it."""
+    """Lets our errors pass when they say where in the `document` and what; yields what came of it."""
     outcome: list[str] = []
     try:
         yield outcome
@@ -36,6 +36,9 @@ def refusing(document: object = NOTHING) -> Iterator[list[str]]:
         promise(error.faults, "a refusal without a fault")
         check_faults(error.faults, document)
         outcome.append(" ".join(fault.pointer.rstrip("0123456789") + fault.detail[:20] for fault in error.faults[:3]))
+    except BodyTooLarge as error:
+        check_message(error.detail)
+        outcome.append("too large")
 
 
 def check_faults(faults: Iterable[Fault], document: object = NOTHING) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from app import packs, training_data
 from app.api import arrow
+from app.api.expansion import CheckedStream
 from app.detectors import DETECTORS, codec, find_detector
 from app.detectors.base import Fitted
 from app.errors import SourceUnreadable
@@ -26,6 +27,7 @@ from tests.fuzzing.contracts import check_faults, check_points, check_same, chec
 from tests.streaming import stream_of
 
 MOST_POINTS = 1_000
+LIMITS = arrow.Limits(MOST_POINTS, 100_000)
 _ROWS_IN_MEMORY = 3
 _SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".ndjson", ".ndjson.gz", ".parquet")
 _SHM = Path("/dev/shm")
@@ -34,7 +36,7 @@ _SHM = Path("/dev/shm")
 def check_arrow_points(data: bytes) -> object:
     """The points of one series, as a stream of Arrow; the same as by JSON."""
     with refusing() as outcome:
-        points = arrow.parse_points(data, MOST_POINTS, [])
+        points = arrow.parse_points(data, LIMITS, [])
         check_points(points)
         promise(len(points) <= MOST_POINTS, "too many points")
         outcome.append("taken")
@@ -44,20 +46,31 @@ def check_arrow_points(data: bytes) -> object:
 def check_arrow_rows(data: bytes) -> object:
     """The points of many series, as a stream of Arrow."""
     with refusing() as outcome:
-        batch, order = arrow.parse_rows(data, MOST_POINTS, [])
+        batch, order = arrow.parse_rows(data, LIMITS, [])
         _check_batch(batch)
         is_all = order is None or sorted(order.tolist()) == list(range(len(batch.values)))
         promise(is_all, "rows that were lost")
         outcome.append(f"{min(len(batch), 3)} series")
     with refusing():
-        _check_batch(arrow.parse_histories(data, MOST_POINTS, [], is_parquet=False))
+        _check_batch(arrow.parse_histories(data, LIMITS, [], is_parquet=False))
+    with refusing():
+        _check_pieces(data)
     return outcome[0]
+
+
+def _check_pieces(data: bytes) -> None:
+    """What is read of a stream while it comes are its own bytes, as far as Arrow asks for them."""
+    checked = CheckedStream(io.BytesIO(data), *LIMITS)
+    place = 0
+    while piece := checked.read(7):
+        promise(data[place : place + len(piece)] == piece, f"other bytes at {place}")
+        place += len(piece)
 
 
 def check_parquet(data: bytes) -> object:
     """The histories of many series, as a file of Parquet."""
     with refusing() as outcome:
-        batch = arrow.parse_histories(data, MOST_POINTS, [], is_parquet=True)
+        batch = arrow.parse_histories(data, LIMITS, [], is_parquet=True)
         _check_batch(batch)
         outcome.append(f"{min(len(batch), 3)} series")
     return outcome[0]

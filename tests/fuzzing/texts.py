@@ -173,7 +173,7 @@ def check_fit(data: bytes) -> object:
 
 def _check_detection(data: bytes) -> None:
     with refusing():
-        fields = lines.with_defaults(bodies.parse_object(data, []), DEFAULTS)
+        fields = lines.with_defaults(bodies.parse_object(data, SETTINGS.max_points, []), DEFAULTS)
         check_points(bodies.parse_fit_fields(fields, SETTINGS, [], varies=False).history, increasing=True)
 
 
@@ -255,7 +255,7 @@ def _check_as_many(document: object, point: Series) -> None:
 
 def _check_in_arrow(points: Series) -> None:
     body = stream_of(pa.record_batch({"timestamp": points.timestamps_s, "value": points.values}))
-    check_same(points, arrow.parse_points(body, SETTINGS.max_points, []), "JSON and Arrow")
+    check_same(points, arrow.parse_points(body, arrow.Limits.of(SETTINGS), []), "JSON and Arrow")
 
 
 def _check_choice(detector: type[Detector], params: DetectorParams) -> None:
