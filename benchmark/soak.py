@@ -224,8 +224,7 @@ second, {samples} samples, of which the last {warm} count.
 | --- | --- |
 {table}
 
-A process keeps, for minutes, memory that it needed at a moment when much came at once: steps of some 10 MB that go back
-are no leak. A leak raises the least of each quarter.
+One step makes a slope, too. A leak raises the least of each quarter above that of the quarter before it.
 """
 
 
