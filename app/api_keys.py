@@ -55,8 +55,16 @@ class SeriesPatterns:
 
     @cached_property
     def _expression(self) -> re.Pattern[str]:
-        special = {"*": ".*", "?": "."}
-        return re.compile("|".join("".join(special.get(c) or re.escape(c) for c in glob) for glob in self.globs))
+        return re.compile("|".join(map(_expression_of, self.globs)))
+
+
+def _expression_of(glob: str) -> str:
+    """A regular expression that never goes back on what a `*` took: the first place where the rest fits will do."""
+    first, *others = [re.escape(part).replace(r"\?", ".") for part in glob.split("*")]
+    if not others:
+        return first
+    *middle, last = others
+    return first + "".join(f"(?>.*?{part})" for part in middle) + f".*{last}"
 
 
 ALL_SERIES = SeriesPatterns("*")

@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -12,6 +13,8 @@ from typing import NamedTuple
 import httpx
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from app.api import gate
@@ -440,12 +443,26 @@ def test_a_key_is_shown_once_listed_without_its_text_and_revoked_by_name_or_by_i
     assert "revoked" in run_tidemark(tmp_path, "keys", "list", settings={}).stdout
 
 
+@given(st.text("ab*?", min_size=1, max_size=8), st.text("ab", max_size=8))
+def test_a_glob_matches_what_the_standard_library_says(glob: str, name: str) -> None:
+    assert SeriesPatterns(glob).match(name) == fnmatchcase(name, glob)
+
+
+def test_no_glob_takes_long() -> None:
+    started = time.process_time()
+    assert not SeriesPatterns("*a" * 30 + "*b").match("a" * 200)
+    assert time.process_time() - started < 0.1
+
+
 def test_globs_mean_what_they_say() -> None:
     assert parse_patterns("a.*, b?").match("a.x")
     assert parse_patterns("a.*, b?").match("b1")
     assert not SeriesPatterns("a.*").match("axx")
     assert not SeriesPatterns("a").match("ab")
     assert SeriesPatterns("x,*").are_all
+    assert SeriesPatterns("a*b*c").match("a.b.b.c")
+    assert not SeriesPatterns("a*b*c").match("a.c.b")
+    assert not SeriesPatterns("a*a").match("a")
     assert parse_scopes("read, fit") == {"fit", "read"}
     with pytest.raises(ConfigurationError):
         parse_patterns("[ab]")

@@ -153,11 +153,11 @@ def _with_limits(caller: Caller, send: Send) -> Send:
 
 
 def _refusal(request: Request, error: TidemarkError) -> Response:
-    is_page = request.method in _READING and request.url.path in PAGES
+    path, query = request.scope["path"], request.scope["query_string"].decode("latin-1")
+    is_page = request.method in _READING and path in PAGES
     if is_page and isinstance(error, Unauthenticated) and "text/html" in request.headers.get("accept", ""):
-        page = request.scope["path"].lstrip("/") or "./"
-        query = f"?{request.url.query}" if request.url.query else ""
-        return Response(status_code=_SEE_OTHER, headers={"Location": f"sign-in?next={quote(page + query, safe='')}"})
+        page = (path.lstrip("/") or "./") + (f"?{query}" if query else "")
+        return Response(status_code=_SEE_OTHER, headers={"Location": f"sign-in?next={quote(page, safe='')}"})
     response = answer_error(request, error)
     if isinstance(error, Unauthenticated):
         response.headers["WWW-Authenticate"] = 'Bearer realm="tidemark"'
