@@ -5,8 +5,10 @@ import json
 import re
 import socket
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -147,13 +149,13 @@ def test_by_default_only_failures_and_slow_answers_have_a_line(serve: Callable[.
     running = serve(LOG_FORMAT="json")
     running.client.get("/nowhere")
     running.client.post("/fit/a", json={})
-    with sqlite3.connect(tmp_path / "data" / "tidemark.db", isolation_level=None) as connection:
-        connection.execute("BEGIN EXCLUSIVE")  # an alias that is moved now waits for us
-        with httpx.Client(base_url=running.url, timeout=30) as client:
-            with pytest.raises(httpx.ReadTimeout):
-                client.put("/series/a/aliases/b", json={"version": "1"}, timeout=1.5)
-            connection.execute("COMMIT")
-    connection.close()
+    database = tmp_path / "data" / "tidemark.db"
+    with closing(sqlite3.connect(database, isolation_level=None, check_same_thread=False)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")  # whoever moves an alias now waits for us
+        free = threading.Timer(1.3, connection.execute, ["COMMIT"])
+        free.start()
+        running.client.put("/series/a/aliases/b", json={"version": "1"})
+        free.join()
     running.client.get("/series")
     break_a_version(running, tmp_path, "broken")
     running.client.get("/series/broken/versions/1")
