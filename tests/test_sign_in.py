@@ -148,6 +148,10 @@ def test_the_session_reads_and_does_nothing_else(closed: Closed) -> None:
         assert client.get("/series/sensor", headers=other).status_code == 401, "not for another site's script"
 
 
+def test_who_has_no_key_yet_cannot_make_us_read_much(closed: Closed) -> None:
+    assert post(closed, "sign-in", key="x" * 20_000).status_code == 413
+
+
 def test_another_sites_page_cannot_sign_its_visitor_in_or_out(closed: Closed) -> None:
     other = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
     for path in ("sign-in", "sign-out"):

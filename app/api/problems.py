@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 
 from app.api.formats import PROBLEM
 from app.api.request_ids import request_id
-from app.api.request_log import escape_path
+from app.api.request_log import REFUSED, escape_path
 from app.errors import Fault, InvalidInput, Overloaded, TidemarkError, json_pointer
 
 _CLIENT_CLOSED_REQUEST = 499
@@ -40,7 +40,9 @@ def install(app: FastAPI) -> None:
 def answer_error(request: Request, error: Exception) -> Response:
     """One of our own errors."""
     assert isinstance(error, TidemarkError)
-    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, Overloaded):  # which says so itself
+    if isinstance(error, Overloaded):  # which says so itself
+        request.scope[REFUSED] = True
+    elif error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("request failed", path=escape_path(request.scope), error=error.kind, detail=error.detail)
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
     if error.status == HTTPStatus.REQUEST_TIMEOUT:

@@ -18,6 +18,8 @@ _TAKES_ITS_TIME = frozenset(
     {"/fit/{series_id}", "/fit", "/predict", "/detect", "/plot/data", "/series/{series_id}/versions/{version}"}
 )
 """As long as there is data; `auto` has seconds to choose, and so has the report, which fits once more."""
+REFUSED = "tidemark.refused"
+"""Set in the scope of a request that finds no room: of these there are too many for a line each."""
 _PREDICT = "/predict/"
 _MOST_CHARACTERS = 500
 _OK = 200
@@ -54,7 +56,9 @@ class LogRequests:
 
     def _write(self, scope: Scope, status: int, duration_s: float) -> None:
         route = _route(scope, status)
-        is_failure = status >= _FAILED or (duration_s > SLOW_S and route not in _TAKES_ITS_TIME)
+        is_failure = (status >= _FAILED and REFUSED not in scope) or (
+            duration_s > SLOW_S and route not in _TAKES_ITS_TIME
+        )
         if not (is_failure or self._logs_all):
             return
         request_id(scope)

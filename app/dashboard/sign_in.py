@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from app.api.sessions import COOKIE, LASTS_S, Sessions
 from app.api_keys import ApiKey, describe_scopes
 from app.dashboard.rendering import Fields, Pages
-from app.errors import TidemarkError
+from app.errors import BodyTooLarge, TidemarkError
 from app.keyring import Keyring
 
 HOME = "./"
@@ -32,9 +32,9 @@ def add_routes(routes: APIRouter, pages: Pages, keyring: Keyring, sessions: Sess
 
     @routes.post("/sign-in", include_in_schema=False)
     async def sign_in(request: Request) -> Response:
-        form = parse_qs((await request.body())[:_MOST_BYTES].decode("utf-8", "replace"))
-        to = own_page(form.get("next", [HOME])[0])
         try:
+            form = await _read_form(request)
+            to = own_page(form.get("next", [HOME])[0])
             key = await find(form.get("key", [""])[0].strip())
         except TidemarkError as error:
             return pages.fail(request, error)
@@ -58,6 +58,16 @@ def add_routes(routes: APIRouter, pages: Pages, keyring: Keyring, sessions: Sess
         response = RedirectResponse("sign-in", _SEE_OTHER)
         _set_cookie(request, response, "", 0)
         return response
+
+
+async def _read_form(request: Request) -> dict[str, list[str]]:
+    """Of whoever sends it, so not of any size. Raises BodyTooLarge."""
+    body = b""
+    async for piece in request.stream():
+        body += piece
+        if len(body) > _MOST_BYTES:
+            raise BodyTooLarge(f"The form of a sign-in has at most {_MOST_BYTES} bytes.")
+    return parse_qs(body.decode("utf-8", "replace"))
 
 
 def own_page(to: str) -> str:
