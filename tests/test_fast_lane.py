@@ -94,7 +94,7 @@ class Answer(NamedTuple):
 
 def send(client: httpx.Client, target: str, body: object, headers: Mapping[str, str]) -> Answer:
     answer = client.post(target, content=body, headers={"X-Request-ID": "the-same", **headers})
-    left_out = {b"date", b"x-request-id", *FOR_BROWSERS}
+    left_out = {b"date", *FOR_BROWSERS}
     kept = [(name, value) for name, value in answer.headers.raw if name.lower() not in left_out]
     return Answer(answer.status_code, kept, answer.content)
 
@@ -165,6 +165,13 @@ def test_every_header_is_answered_as_by_the_ordinary_route(client: httpx.Client,
     # a browser would name its origin
     assert send(client, f"/predict/{warm}", POINT, {"Sec-Fetch-Site": "cross-site"}).status == 200
     assert send(client, f"/predict/{warm}", POINT, {"Origin": "http://elsewhere"}).status == 403
+
+
+def test_an_id_that_is_fit_to_be_repeated_is_repeated(client: httpx.Client, warm: str) -> None:
+    for sent, is_fit in (("trace-1", True), ("x" * 64, True), ("x" * 65, False), ("a b", False)):
+        answer = client.post(f"/predict/{warm}", content=POINT, headers={"X-Request-ID": sent})
+        assert answer.status_code == 200
+        assert (answer.headers.get("X-Request-ID") == sent) is is_fit
 
 
 def test_a_cold_model_and_a_warm_one_are_answered_alike(client: httpx.Client, series_id: str) -> None:

@@ -16,6 +16,8 @@ from app.api import answers, bodies, formats
 from app.api.callers import CALLER
 from app.api.gate import Gate, Headers
 from app.api.queries import PredictQuery, parse_predict_query
+from app.api.request_ids import HEADER as REQUEST_ID
+from app.api.request_ids import echo_header
 from app.config import Settings
 from app.errors import Fault
 from app.registry import ModelRegistry
@@ -69,6 +71,8 @@ class PredictionFastLane:
         answered = [(b"content-length", b"%d" % len(answer)), _CONTENT_TYPE]
         if (meter := scope[CALLER].meter) is not None:
             answered += meter.headers()
+        if REQUEST_ID in headers:
+            answered += echo_header(headers[REQUEST_ID])
         await send({"type": "http.response.start", "status": 200, "headers": answered})
         await send({"type": "http.response.body", "body": answer})
         duration_s = time.perf_counter() - started
