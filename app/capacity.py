@@ -69,10 +69,6 @@ class Share:
         if not self.try_hold(size):
             raise self._budget.refusal()
 
-    def hold_more(self, size: int) -> None:
-        """Hold `size` bytes more. Raises Overloaded when there is no room."""
-        self.hold(self._bytes + size)
-
     def add(self, size: int) -> None:
         """Hold what is there already, be there room or not; then others find less."""
         self.try_hold(self._bytes + size, must=True)

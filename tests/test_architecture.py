@@ -15,7 +15,7 @@ from app.detectors import DETECTORS
 ROOT = Path(app.__file__).parent
 LAYERS = [
     "errors series config logs background batching",
-    "api_keys series_batch tables",
+    "api_keys series_batch tables capacity",
     (
         "detectors artifacts sources sinks db telemetry simulation injection quality unit_jumps preconditions "
         "training_data watchdog"

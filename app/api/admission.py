@@ -1,8 +1,9 @@
 """Which requests are let in: the limits on their bodies, their number and their pace. Plain ASGI, for speed."""
 
 from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import formats
@@ -14,9 +15,14 @@ LATE = "tidemark.late"
 """Set in a request's scope, to what its client is told, when it came too slowly; a wait for its body then ends."""
 STREAM = "tidemark.stream"
 """Set in the scope of a request whose body is a stream, which has time."""
+GONE = "tidemark.gone"
+"""Set in a request's scope when its client has hung up."""
 
 _HEALTH = frozenset({"/livez", "/readyz", "/healthcheck", "/metrics"})
 _PIECE_BYTES = 2**18
+
+Given = ParamSpec("Given")
+Made = TypeVar("Made")
 
 
 class Admission:
@@ -81,6 +87,26 @@ class Admission:
             return message
 
         return count
+
+
+async def compute(
+    capacity: Capacity,
+    request: Request,
+    work: Callable[Given, Made],
+    *args: Given.args,
+    **kwargs: Given.kwargs,
+) -> Made:
+    """Do what takes the processor for long, when its turn comes, and if its client still waits for it then.
+
+    Raises Overloaded, ClientDisconnect.
+    """
+
+    def work_when_wanted() -> Made:
+        if GONE in request.scope:
+            raise ClientDisconnect
+        return work(*args, **kwargs)
+
+    return await capacity.compute(work_when_wanted)
 
 
 class _Place:

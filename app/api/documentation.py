@@ -15,8 +15,10 @@ from app.errors import (
     BodyTooLarge,
     CrossSiteRequest,
     InvalidInput,
+    Overloaded,
     PreconditionFailed,
     RateLimitExceeded,
+    RequestTimeout,
     SeriesNotFound,
     TidemarkError,
     Unavailable,
@@ -77,14 +79,15 @@ _DESCRIPTIONS = {
     401: "No valid API key came with it.",
     403: "A page of another site sent it, or the API key is not for this or not for this series.",
     404: "There is no such series, version or alias.",
+    408: "The request did not come in within its time.",
     409: "An alias points at the version.",
     410: "It was deleted.",
     412: "If-Match or If-None-Match does not hold.",
-    413: "The body exceeds MAX_BODY_MB.",
+    413: "The body, or what it expands to, exceeds MAX_BODY_MB.",
     429: "The API key has asked for too much in this minute; see Retry-After.",
     422: "Every fault of the request, all at once.",
     500: "A stored artifact is damaged.",
-    503: "The database, the artifact store or Redis is away; see Retry-After.",
+    503: "The database, the artifact store or Redis is away, or there is too much to do; see Retry-After.",
 }
 
 
@@ -151,12 +154,19 @@ NOT_MODIFIED: Responses = {304: {"description": "If-None-Match names the current
 LISTING = problems(InvalidInput, Unavailable)
 READING = problems(SeriesNotFound, VersionDeleted, InvalidInput, Unavailable)
 JUDGING = problems(
-    CrossSiteRequest, SeriesNotFound, VersionDeleted, BodyTooLarge, InvalidInput, ArtifactDamaged, Unavailable
+    CrossSiteRequest,
+    SeriesNotFound,
+    VersionDeleted,
+    RequestTimeout,
+    BodyTooLarge,
+    InvalidInput,
+    ArtifactDamaged,
+    Unavailable,
 )
-FITTING = problems(CrossSiteRequest, VersionDeleted, BodyTooLarge, InvalidInput, Unavailable)
+FITTING = problems(CrossSiteRequest, VersionDeleted, RequestTimeout, BodyTooLarge, InvalidInput, Unavailable)
 CHANGING = READING | problems(CrossSiteRequest, PreconditionFailed)
-BULK_JUDGING = problems(CrossSiteRequest, BodyTooLarge, InvalidInput)
-BULK_FITTING = problems(CrossSiteRequest, BodyTooLarge, InvalidInput)
+BULK_JUDGING = problems(CrossSiteRequest, RequestTimeout, BodyTooLarge, InvalidInput, Overloaded)
+BULK_FITTING = problems(CrossSiteRequest, RequestTimeout, BodyTooLarge, InvalidInput, Overloaded)
 
 FIT_LINE = {"series_id": "sensor_01", "timestamps": [1705000000, 1705000001, 1705000002], "values": [10.0, 10.5, 9.5]}
 PREDICT_LINE = {"series_id": "sensor_01", "timestamp": 1705000010, "value": 13.0}

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from app.api.admission import LATE, STREAM
+from app.api.admission import GONE, LATE, STREAM
 from app.config import Settings
 from app.errors import Overloaded, RequestTimeout, TidemarkError
 
@@ -67,6 +67,12 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             advice = "try again in a moment, or raise MAX_CONNECTIONS"
             error = Overloaded(f"There are {self._limits.most_connections} connections, and all are in use: {advice}.")
             self._refuse(error)
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.cycle is not None:
+            self.cycle.scope[GONE] = True  # type: ignore[literal-required]
+        super().connection_lost(exc)
 
     @override
     def data_received(self, data: bytes) -> None:

@@ -1,5 +1,6 @@
 """Serving: one process, or the one that several workers run; how it begins, and how it ends in time."""
 
+import asyncio
 import os
 import signal
 import time
@@ -16,6 +17,7 @@ from typing_extensions import override
 
 from app import __version__
 from app.bootstrap import Services, build
+from app.cli.listening import Listener, listen
 from app.cli.protocol import LimitedHttpProtocol, limited_protocol
 from app.cli.tls import find_certificate
 from app.cli.tuning import tune
@@ -40,19 +42,19 @@ def open_services(settings: Settings) -> Services:
 
 
 def serve_alone(settings: Settings) -> None:
-    """Serve in this process until a signal ends it."""
+    """Serve in this process until a signal ends it. Raises what stands in the way of that."""
     services = open_services(settings)
-    run(services, None, lambda server: announce([s for each in server.servers for s in each.sockets], settings))
+    sockets = listen(settings.host, settings.port)
+    run(services, sockets, lambda: announce(sockets, settings))
 
 
-def run(services: Services, sockets: list[socket] | None, when_ready: Callable[["Server"], None]) -> None:
-    """Serve on these sockets, or on the address of the settings, until a signal ends it."""
+def run(services: Services, sockets: list[socket], when_ready: Callable[[], None]) -> None:
+    """Serve on these sockets until a signal ends it."""
     tune()
     settings = services.settings
     config = uvicorn.Config(
         create_app(services),
-        host=settings.host,
-        port=settings.port,
+        workers=settings.workers,
         http=limited_protocol(settings),  # type: ignore[arg-type]  # as good as a class
         access_log=False,
         log_config=None,
@@ -79,7 +81,7 @@ def announce(sockets: Sequence[socket], settings: Settings) -> None:
 class Server(uvicorn.Server):
     """Says when it listens; on SIGTERM it is unready first, and ends in time whatever the clients do."""
 
-    def __init__(self, config: uvicorn.Config, services: Services, when_ready: Callable[["Server"], None]) -> None:
+    def __init__(self, config: uvicorn.Config, services: Services, when_ready: Callable[[], None]) -> None:
         super().__init__(config)
         self._services = services
         self._when_ready = when_ready
@@ -87,8 +89,16 @@ class Server(uvicorn.Server):
 
     @override
     async def startup(self, sockets: list[socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._when_ready(self)
+        await super().startup([])
+
+        def make_protocol() -> asyncio.Protocol:
+            return self.config.http_protocol_class(  # type: ignore[call-arg]
+                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+
+        tls, workers = self.config.ssl, self.config.workers
+        self.servers = [Listener(each, make_protocol, tls, workers) for each in sockets or ()]  # type: ignore[misc]
+        self._when_ready()
 
     @override
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -19,9 +19,9 @@ from types import FrameType
 import structlog
 
 from app.bootstrap import build
+from app.cli.listening import listen
 from app.cli.serving import LAST_S, announce, open_services, run
 from app.config import Settings, share_metrics
-from app.errors import ConfigurationError
 from app.logs import configure_logs
 from app.telemetry import forget_process
 
@@ -38,7 +38,7 @@ def serve_with_workers(settings: Settings) -> None:
     Raises what stands in the way of serving at all, ConfigurationError when the address cannot be listened on.
     """
     open_services(settings).close()
-    sockets = _listen(settings.host, settings.port)
+    sockets = listen(settings.host, settings.port)
     folder = Path(tempfile.mkdtemp(prefix="tidemark-metrics-"))
     share_metrics(folder)
     try:
@@ -159,7 +159,7 @@ def _work(settings: Settings, sockets: list[socket.socket], pipe: Connection) ->
     """What a worker process runs."""
     configure_logs(settings.log_level, settings.log_format)
     Thread(target=_end_with_parent, args=(pipe,), daemon=True).start()
-    run(build(settings), sockets, lambda _: pipe.send(True))
+    run(build(settings), sockets, lambda: pipe.send(True))
 
 
 def _end_with_parent(pipe: Connection) -> None:
@@ -167,21 +167,3 @@ def _end_with_parent(pipe: Connection) -> None:
     with closing(pipe), suppress(EOFError, OSError):
         pipe.recv()
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _listen(host: str, port: int) -> list[socket.socket]:
-    """Sockets of all addresses that `host` stands for."""
-    try:
-        sockets = []
-        for family, kind, protocol, _, address in socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        ):
-            listening = socket.socket(family, kind, protocol)
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            listening.bind(address)
-            sockets.append(listening)
-    except OSError as error:
-        raise ConfigurationError(f"HOST {host} and PORT {port} cannot be listened on: {error}") from None
-    return sockets

@@ -9,6 +9,7 @@ from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
 from app.api import arrow, formats, lines
+from app.api.admission import compute
 from app.api.callers import Caller, caller_of
 from app.api.documentation import (
     BULK_FITTING,
@@ -57,7 +58,7 @@ def router(services: Services) -> APIRouter:
         content_type = request.headers.get("content-type")
         if formats.is_table(content_type):
             parse = partial(arrow.parse_histories, is_parquet=formats.names(formats.PARQUET, content_type))
-            table = await capacity.compute(parse, await request.body(), arrow.Limits.of(settings), [])
+            table = await compute(capacity, request, parse, await request.body(), arrow.Limits.of(settings), [])
             reads = _of_table(table, settings, defaults, caller)
         else:
             reads = _of_lines(await open_lines(request), services, defaults, caller)

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from app.api import answers, arrow, bodies, formats, lines
+from app.api.admission import compute
 from app.api.callers import Caller, caller_of
 from app.api.documentation import (
     BULK_FITTING,
@@ -53,7 +54,7 @@ def router(services: Services) -> APIRouter:
             pieces = await open_lines(request)
             return StreamedAnswer(partial(_write_lines, services, defaults, caller, pieces), formats.NDJSON, capacity)
         judge = _detect_rows if formats.names(formats.ARROW, content_type) else _detect_one
-        return await capacity.compute(judge, settings, defaults, caller, await request.body())
+        return await compute(capacity, request, judge, settings, defaults, caller, await request.body())
 
     return routes
 

@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 
 from app.api import answers, arrow, bodies, formats
+from app.api.admission import compute
 from app.api.bodies import FitBody, PredictBody
 from app.api.callers import Caller, caller_of
 from app.api.documentation import (
@@ -129,19 +130,20 @@ def _add_fit(routes: APIRouter, services: Services) -> None:
         key = parse_idempotency_key(request.headers.get("idempotency-key"), faults)
         caller = caller_of(request)
         if len(body) > INLINE_BODY_BYTES:
-            computed = await services.capacity.compute(train, series_id, body, key, caller, faults)
+            computed = await compute(services.capacity, request, train, series_id, body, key, caller, faults)
             return await run_in_threadpool(store, computed)
-        return await fit_small(series_id, bodies.parse_fit(body, services.settings, faults), key, caller)
+        return await fit_small(request, series_id, bodies.parse_fit(body, services.settings, faults), key)
 
-    async def fit_small(series_id: str, asked: FitBody, key: str | None, caller: Caller) -> Response:
+    async def fit_small(request: Request, series_id: str, asked: FitBody, key: str | None) -> Response:
+        caller = caller_of(request)
         caller.charge_points(len(asked.history))
         if asked.detector.is_quick_to_fit(asked.params) and key is None:
             fitting = services.training.begin_fit(series_id, *asked, created_by=caller.name)
             return answers.fit_answer(await asyncio.wrap_future(fitting))
-        compute = partial(services.training.compute, idempotency_key=key, created_by=caller.name)
+        work = partial(services.training.compute, idempotency_key=key, created_by=caller.name)
         if asked.detector.is_quick_to_fit(asked.params):
-            return await run_in_threadpool(lambda: store(compute(series_id, *asked)))
-        return await run_in_threadpool(store, await services.capacity.compute(compute, series_id, *asked))
+            return await run_in_threadpool(lambda: store(work(series_id, *asked)))
+        return await run_in_threadpool(store, await compute(services.capacity, request, work, series_id, *asked))
 
     def train(series_id: str, body: bytes, key: str | None, caller: Caller, faults: list[Fault]) -> Computed | Version:
         asked = bodies.parse_fit(body, services.settings, faults)
