@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 from sqlalchemy import text
@@ -251,17 +251,38 @@ def load(services: Services) -> Iterator[None]:
 
 @pytest.mark.usefixtures("load")
 def test_while_others_fit_and_delete_it_finds_nothing_wrong_and_holds_nobody_up(stored: Stored) -> None:
-    for _ in range(2):
-        time.sleep(0.2)
-        before = stored.services.registry.catalog.get_pointers("busy")[0]
-        done = stored.verify()
-        assert done.returncode == 0, done.stdout
-        assert stored.services.registry.catalog.get_pointers("busy")[0] > before + 5
+    catalog = stored.services.registry.catalog
+    deadline = time.monotonic() + 60
+    while catalog.count_series() < 6:
+        assert time.monotonic() < deadline
+    first = catalog.get_pointers("busy")[0]
+    for _ in range(5):
+        assert stored.findings() == []
+    while catalog.get_pointers("busy")[0] < first + 30:
+        assert stored.findings() == []
+        assert time.monotonic() < deadline
 
 
+def test_what_is_deleted_and_swept_after_it_was_listed_is_no_finding(services: Services) -> None:
+    futures = [services.training.begin_fit("s", history(n), MeanStd, MeanStdParams()) for n in range(150)]
+    made = sorted((future.result() for future in futures), key=lambda version: version.version)
+    models, _ = services.stores
+    steps = Verification(services.registry.catalog, *services.stores).check_artifacts()
+    first = next(steps)
+    assert (first.versions, first.findings) == (100, [])
+    for version in made[-3:]:
+        models.store.delete(models.key(version.model_digest))
+    services.registry.delete_version("s", 150, Precondition())
+    services.registry.delete_version("s", 149, Precondition())
+    [second] = steps
+    assert second.versions == 50
+    assert [finding.version for finding in second.findings] == [148]
+
+
+@pytest.mark.usefixtures("s3")
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_an_object_store_is_verified_too(
-    build_services: Callable[..., Services], database_url: str, s3: Any, tmp_path: Path
+    build_services: Callable[..., Services], database_url: str, tmp_path: Path
 ) -> None:
     folders = {
         "model_state_folder": f"s3://tidemark/{tmp_path.name}/models",
@@ -270,17 +291,14 @@ def test_an_object_store_is_verified_too(
     services = build_services(database_url=database_url, **folders)
     [one, two, *_] = publish_many(services, ["a", "b", "c"])
     single = services.training.fit("single", history(1), MeanStd, MeanStdParams())
-    settings = {name.upper(): value for name, value in folders.items()} | s3.settings
-    settings["DATABASE_URL"] = database_url
-    assert run_tidemark(tmp_path, "verify", settings=settings).returncode == 0
+    stored = Stored(services, tmp_path, [single], [one, two])
+    assert stored.findings() == []
     models, training = services.stores
     training.store.delete(training.key(single.data_digest))
     assert one.place is not None
-    assert two.place is not None
     models.store.put({models.pack_key(one.place.model_pack): b"short"}, replace=True)
-    done = run_tidemark(tmp_path, "verify", "--json", settings=settings)
-    found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert {f["series_id"] for f in found} == {None, "a", "b", "c", "single"}
+    found = [(finding.series_id, finding.version) for finding in stored.findings()]
+    assert sorted(found, key=str) == [("a", 1), ("b", 1), ("c", 1), ("single", 1), (None, None)]
 
 
 def test_without_a_schema_it_says_what_to_run(new_postgres_url: str, tmp_path: Path) -> None:
