@@ -13,7 +13,7 @@ import pytest
 
 from app.db import Database
 from app.migrations import migrate
-from tests.servers import PostgresServer, Tidemark, create_database
+from tests.servers import PostgresServer, Tidemark, create_database, postgres_folder
 from tests.streaming import HISTORY, Answer, Duplex, body_of, open_duplex, send_lines
 from tests.test_crashes import list_versions
 
@@ -21,9 +21,9 @@ POINT = {"timestamp": 5, "value": 13.0}
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> PostgresServer:
+def postgres() -> PostgresServer:
     """A PostgreSQL server of this module's own, to be stopped and started; it ends with the worker."""
-    return PostgresServer(tmp_path_factory.mktemp("bulk") / "postgres")
+    return PostgresServer(postgres_folder())
 
 
 @pytest.fixture

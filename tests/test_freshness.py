@@ -10,7 +10,7 @@ import pytest
 
 from app.db import Database
 from app.migrations import migrate
-from tests.servers import PostgresServer, Tidemark, create_database, serve_tidemark
+from tests.servers import PostgresServer, Tidemark, create_database, postgres_folder, serve_tidemark
 
 BOUND_S = 0.25
 PATIENCE_S = 10.0
@@ -22,9 +22,9 @@ Seen = Callable[[], bool]
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> PostgresServer:
+def postgres() -> PostgresServer:
     """A PostgreSQL server of this module's own, to be stopped and started; it ends with the worker."""
-    return PostgresServer(tmp_path_factory.mktemp("freshness") / "postgres")
+    return PostgresServer(postgres_folder())
 
 
 @pytest.fixture

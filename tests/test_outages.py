@@ -19,7 +19,7 @@ from app.telemetry import KEY_PREFIX
 from app.versions import LATEST
 from tests.crashing import history
 from tests.fleets import publish_many
-from tests.servers import PostgresServer, RedisServer, Tidemark, create_database, run_tidemark
+from tests.servers import PostgresServer, RedisServer, Tidemark, create_database, postgres_folder, run_tidemark
 
 BODY = {"timestamps": [1, 2, 3, 4], "values": [10.0, 10.5, 9.5, 10.0]}
 POINT = {"timestamp": 5, "value": 13.0}
@@ -54,9 +54,9 @@ def is_unavailable(answer: httpx.Response, kind: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> PostgresServer:
+def postgres() -> PostgresServer:
     """A PostgreSQL server of this module's own, to be stopped and started; it ends with the worker."""
-    return PostgresServer(tmp_path_factory.mktemp("own") / "postgres")
+    return PostgresServer(postgres_folder())
 
 
 @pytest.fixture
