@@ -236,6 +236,15 @@ class Database:
         if self.is_postgres:
             connection.execute(text("LOCK TABLE series IN SHARE MODE"))
 
+    def pause_writing(self, connection: Connection) -> None:
+        """Make everyone else wait who begins to write, and wait for those who have begun.
+
+        All of them begin with `series`: whoever takes another table first and wants this one then, as a migration may,
+        and they would wait for each other.
+        """
+        if self.is_postgres:
+            connection.execute(text("LOCK TABLE series IN ACCESS EXCLUSIVE MODE"))
+
     def is_like(self, column: ColumnElement[str], glob: str) -> ColumnElement[bool]:
         """Whether a name is like a glob of `*` and `?`, by case."""
         if not self.is_postgres:

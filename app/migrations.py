@@ -24,8 +24,11 @@ def migrate(database: Database, revision: str = "head", ini: Path = _INI) -> Non
     config = Config(ini)
     with database.write() as connection:
         database.lock_schema(connection)
-        if any(_only_adds(current) for current in MigrationContext.configure(connection).get_current_heads()):
+        heads = MigrationContext.configure(connection).get_current_heads()
+        if any(_only_adds(current) for current in heads):
             return
+        if heads and ScriptDirectory.from_config(config).get_current_head() not in heads:
+            database.pause_writing(connection)
         config.attributes["connection"] = connection
         try:
             command.upgrade(config, revision)
