@@ -404,9 +404,9 @@ def test_what_is_no_file_with_anything_in_it_is_refused(tmp_path: Path, suffix: 
 @pytest.mark.parametrize(
     ("name", "data"),
     [
-        ("lines.ndjson.gz", gzip.compress(b"")),
+        ("lines.ndjson.gz", gzip.compress(b"", mtime=0)),
         ("lines.ndjson", b"\xef\xbb\xbf"),
-        ("lines.jsonl.gz", gzip.compress(b"\xef\xbb\xbf")),
+        ("lines.jsonl.gz", gzip.compress(b"\xef\xbb\xbf", mtime=0)),
     ],
 )
 def test_lines_that_are_none_are_refused_and_not_taken_for_done(tmp_path: Path, name: str, data: bytes) -> None:
