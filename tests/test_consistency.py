@@ -72,6 +72,7 @@ class Clients:
         self.history = History()
         self.done = itertools.count()
         self.finished = 0
+        self.all_broken = threading.Event()
         self._replicas = replicas
         self._means = itertools.count()
         self._highest = dict.fromkeys(SERIES, 0)
@@ -85,6 +86,7 @@ class Clients:
         try:
             yield
         finally:
+            self.all_broken.set()
             for thread in self._threads:
                 thread.join()
 
@@ -96,7 +98,9 @@ class Clients:
         choices = random.Random(f"{seed} {number}")
         with ExitStack() as stack:
             clients = [stack.enter_context(httpx.Client(base_url=r.url, timeout=30.0)) for r in self._replicas]
-            for n in range(operations):
+            for n in itertools.count():
+                if n >= operations and self.all_broken.is_set():
+                    break
                 action = choices.choices(
                     (self._fit, self._fit_with_key, self._predict, self._set_alias, self._delete), (13, 12, 58, 10, 7)
                 )
@@ -188,8 +192,7 @@ def break_things(clients: Clients, replicas: list[Replica], postgres: PostgresSe
     for n in range(steps):
         while clients.is_running and clients.finished < operations * (n + 1) // (steps + 2):
             time.sleep(0.01)
-        if not clients.is_running:
-            return n
+        assert clients.is_running, "the clients have failed"
         if n == steps // 2:
             began_s = time.monotonic()
             postgres.crash()
@@ -259,7 +262,6 @@ def test_no_replica_ever_says_what_a_registry_must_not_say(tmp_path: Path) -> No
         assert sum(step.versions for step in checked) > OPERATIONS // 20
     for kind in ("fit", "predict", "put_alias", "delete_version", "unanswered", "503"):
         assert counts(history)[kind] > 0
-    assert breaks >= 5
 
 
 # ---- the check itself ------------------------------------------------------------------------------------------

@@ -165,7 +165,7 @@ def test_without_a_key_nothing_is_done_and_nothing_told(name: str, guarded: Guar
             assert answer.status_code == 401, answer.text
             assert answer.headers["www-authenticate"].startswith("Bearer")
             assert answer.headers["content-type"] == "application/problem+json"
-            answers[series_id] = {**answer.json(), "instance": ""}
+            answers[series_id] = {**answer.json(), "instance": "", "request_id": ""}
         assert answers["sensor_01"] == answers["sensor_99"] == answers["a..b"]
         assert answers["a..b"]["errors"] == []
     assert guarded.client.get("/series/sensor_01").text == before

@@ -60,8 +60,8 @@ class TrainingService:
         history: Series,
         detector: type[Detector],
         params: DetectorParams,
-        *,
         idempotency_key: str | None = None,
+        *,
         created_by: str | None = None,
     ) -> Version:
         """Fit, publish, and give the new version; with a key, the one that the same request has made before.
