@@ -15,6 +15,7 @@ from app.detectors.lof import learn_densities
 from app.detectors.one_class_svm import learn_boundary
 from app.detectors.windows import choose_level, choose_window_points, cut_windows
 from app.series import FloatArray, Series
+from app.simulation import simulate_sensor
 
 WINDOWED = ("sub_pca", "kmeans_windows", "isolation_forest", "lof", "one_class_svm")
 ALL = ("spectral_residual", *WINDOWED)
@@ -252,3 +253,19 @@ def test_short_histories_are_fitted_and_detected(name: str, n: int) -> None:
     values = np.random.default_rng(n).standard_normal(n)
     assert is_finite(kind.fit(series(values), kind.Params()).score(series(values)).score)
     assert is_finite(kind.detect(series(values), kind.Params()).score)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_clear_spikes_in_the_history_of_nearest_windows_are_seen_and_blunt_nothing(seed: int) -> None:
+    history = simulate_sensor(2016, seed=seed, interval_s=300.0, anomalies=6)
+    later = simulate_sensor(4032, seed=seed + 100, interval_s=300.0, anomalies=12)
+    points = Series(later.series.timestamps_s[2016:], later.series.values[2016:])
+    nearest = find_detector("subsequence_knn")
+    detector = nearest.fit(history.series, nearest.Params())
+
+    def found(planted: NDArray[np.bool_], flagged: NDArray[np.bool_]) -> list[bool]:
+        return [bool(flagged[start : start + 3].any()) for start in np.flatnonzero(planted)]
+
+    repeated = slice(300, None)  # the first day repeats nothing, so nothing is expected there
+    assert all(found(history.is_anomaly[repeated], detector.score_history(history.series).is_anomaly[repeated]))
+    assert all(found(later.is_anomaly[2016:], detector.score(points).is_anomaly))

@@ -47,8 +47,6 @@ class CalibratedDetector(Detector):
     """Whether the deviation of a point is one of its value, and so has a side."""
     expects_time: ClassVar[bool] = False
     """Whether what is expected depends on the time."""
-    forgets_spikes: ClassVar[bool] = False
-    """Whether it learns from a history with spikes as from one without."""
     widened_points: ClassVar[int] = 1
     """For how many points around it the deviation of a point counts where all are in view; for one without a side."""
     names_kinds: ClassVar[bool] = False
@@ -154,10 +152,8 @@ class CalibratedDetector(Detector):
     def fit(cls, history: Series, params: DetectorParams) -> Self:
         unit = Unit.of(history.values)
         standard = unit.series(history)
-        set_aside = np.zeros(len(standard), dtype=np.bool_)
-        if not cls.forgets_spikes:
-            set_aside = cls._find_gross_values(standard)
-            standard = _bridged(standard, set_aside)
+        set_aside = cls._find_gross_values(standard)
+        standard = _bridged(standard, set_aside)
         learnt, assessed = cls.study_later(standard, params)
         gross = cls._find_gross(standard, assessed[0])
         if gross.any():

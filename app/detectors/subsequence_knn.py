@@ -80,7 +80,6 @@ class SubsequenceKnn(LookaheadDetector):
     name: ClassVar[str] = "subsequence_knn"
     Params: ClassVar[type[DetectorParams]] = SubsequenceKnnParams
     is_sided: ClassVar[bool] = False
-    forgets_spikes: ClassVar[bool] = True
     widened_points: ClassVar[int] = 13
 
     @override
