@@ -1,10 +1,16 @@
 """API keys for the tests."""
 
+import logging
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
 
 import httpx
+from typer.testing import CliRunner, Result
 
 from app.api_keys import ApiKey, Limits, digest_of, new_key, parse_patterns, parse_scopes
+from app.cli.commands import cli
 from app.db import Database
 from app.key_catalog import KeyCatalog
 
@@ -28,6 +34,18 @@ def add_key(
     KeyCatalog(database).add(key)
     database.close()
     return text
+
+
+def run_keys(folder: Path, *arguments: str, settings: Mapping[str, str] = MappingProxyType({})) -> Result:
+    """`python -m app keys ...` on the data in `folder`, without a process of its own."""
+    environment = {"DATA_DIR": str(folder / "data"), "DATABASE_URL": ""} | settings
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    try:
+        return CliRunner().invoke(cli, ["keys", *arguments], env=environment)
+    finally:  # a command has the log to itself
+        root.handlers = handlers
+        root.setLevel(level)
 
 
 def with_key(url: str, key: str) -> httpx.Client:

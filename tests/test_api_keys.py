@@ -15,16 +15,14 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 from app.api import gate
 from app.api_keys import SCOPES, SeriesPatterns, parse_patterns, parse_scopes
 from app.bootstrap import Services, build
-from app.cli.commands import cli
 from app.config import Settings
 from app.errors import ConfigurationError
 from app.main import create_app
-from tests.keys import EVERY_SCOPE, add_key, with_key
+from tests.keys import EVERY_SCOPE, add_key, run_keys, with_key
 from tests.servers import PostgresServer, Tidemark, create_database, postgres_folder, run_tidemark, serve_tidemark
 
 BODY = {"timestamps": [1, 2, 3, 4], "values": [10.0, 10.5, 9.5, 10.0]}
@@ -280,9 +278,9 @@ def test_a_key_is_good_at_once_and_refused_within_a_second_of_its_end_in_every_p
         for url in urls:
             with with_key(url, key) as client:
                 assert client.post("/predict/plant1.a", json=POINT).status_code == 200
-        revoked = run_tidemark(guarded.folder, "keys", "revoke", "short", settings=guarded.settings)
+        revoked = run_keys(guarded.folder, "revoke", "short", settings=guarded.settings)
         revoked_at = time.monotonic()
-        assert revoked.returncode == 0
+        assert revoked.exit_code == 0
         time.sleep(max(0.0, revoked_at + 1 - time.monotonic()))
         for url in urls:
             with with_key(url, key) as client:
@@ -302,7 +300,7 @@ def test_what_is_stored_of_a_key_does_not_give_it_away(
     guarded: Guarded, build_services: Callable[..., Services]
 ) -> None:
     key = add_key(guarded.database_url, "secret", "read")
-    listed = run_tidemark(guarded.folder, "keys", "list", settings=guarded.settings)
+    listed = run_keys(guarded.folder, "list", settings=guarded.settings)
     assert key[:15] in listed.stdout
     assert key[16:] not in listed.stdout + listed.stderr
     assert key[16:] not in guarded.server.log.read_text()
@@ -351,7 +349,7 @@ def test_listening_elsewhere_without_a_key_refuses_to_start_and_says_how_to_go_o
         assert httpx.get(f"{url}/series").status_code == 401
         with with_key(url, key) as client:
             assert client.post("/fit/s", json=BODY).status_code == 200
-    assert run_tidemark(tmp_path, "keys", "revoke", key[3:15], settings={}).returncode == 0
+    assert run_keys(tmp_path, "revoke", key[3:15]).exit_code == 0
     assert run_tidemark(tmp_path, "serve", settings={"HOST": "0.0.0.0"}).returncode == 1
 
 
@@ -395,17 +393,15 @@ def test_the_key_of_the_environment_may_do_everything_and_leaves_its_name(tmp_pa
 
 
 def create(folder: Path, name: str, scope: str) -> str:
-    created = run_tidemark(folder, "keys", "create", "--name", name, "--scope", scope, settings={})
-    assert created.returncode == 0, created.stderr
+    created = run_keys(folder, "create", "--name", name, "--scope", scope)
+    assert created.exit_code == 0, created.output
     return created.stdout.strip()
 
 
 # ---- the command ---------------------------------------------------------------------------------------------
 
 
-def test_mistakes_in_a_command_are_said_and_make_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
+def test_mistakes_in_a_command_are_said_and_make_no_key(tmp_path: Path) -> None:
     create(tmp_path, "taken", "fit")
     mistakes = {
         "create --name k --scope fit,wriet": "wriet is no scope",
@@ -420,10 +416,10 @@ def test_mistakes_in_a_command_are_said_and_make_no_key(tmp_path: Path, monkeypa
         "revoke nobody": "keys list",
     }
     for command, advice in mistakes.items():
-        result = CliRunner().invoke(cli, ["keys", *command.split()])
+        result = run_keys(tmp_path, *command.split())
         assert isinstance(result.exception, ConfigurationError), command
         assert advice in result.exception.detail
-    assert CliRunner().invoke(cli, ["keys", "list"]).stdout.count("tm_") == 1
+    assert run_keys(tmp_path, "list").stdout.count("tm_") == 1
 
 
 def test_a_key_is_shown_once_listed_without_its_text_and_revoked_by_name_or_by_its_beginning(tmp_path: Path) -> None:
@@ -434,13 +430,13 @@ def test_a_key_is_shown_once_listed_without_its_text_and_revoked_by_name_or_by_i
     assert re.fullmatch(r"tm_[0-9a-f]{12}_[A-Za-z0-9_-]{43}", text)
     assert "plant1.* until" in created.stderr
     assert "keep it now" in created.stderr
-    listed = run_tidemark(tmp_path, "keys", "list", settings={}).stdout
+    listed = run_keys(tmp_path, "list").stdout
     for shown in ("plant1", text[:15], "fit,read", "plant1.*", "600 requests, 100,000 points", "valid until"):
         assert shown in listed
     assert text[16:] not in listed
-    assert run_tidemark(tmp_path, "keys", "revoke", text[3:15], settings={}).returncode == 0
-    assert run_tidemark(tmp_path, "keys", "revoke", "plant1", settings={}).returncode == 0
-    assert "revoked" in run_tidemark(tmp_path, "keys", "list", settings={}).stdout
+    assert run_keys(tmp_path, "revoke", text[3:15]).exit_code == 0
+    assert run_keys(tmp_path, "revoke", "plant1").exit_code == 0
+    assert "revoked" in run_keys(tmp_path, "list").stdout
 
 
 @given(st.text("ab*?", min_size=1, max_size=8), st.text("ab", max_size=8))
