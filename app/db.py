@@ -357,20 +357,24 @@ def _copy_text(value: object) -> str:
 
 
 def _translate(error: DBAPIError) -> Exception:
-    reason = str(error.orig).strip().splitlines()[0] if error.orig is not None else str(error)
+    reason = _first_line(str(error.orig if error.orig is not None else error))
     if type(error.orig).__name__ in _UNDEFINED or reason.startswith(_NO_SUCH):
         return SchemaOutdated(f"It lacks something ({reason}): run `python -m app migrate`.")
     is_away = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
     is_away = is_away or error.statement is None  # it was while connecting
+    is_away = is_away or type(error.orig) is psycopg2.DatabaseError  # of the client: no server said what is wrong
     if is_away or type(error.orig).__name__ in _READ_ONLY or reason in _DAMAGED:
         return _away(reason)
     return error
 
 
 def _away(reason: str) -> DatabaseUnavailable:
-    return DatabaseUnavailable(
-        f"The database cannot be used right now ({reason.splitlines()[0]}). Try again in a moment."
-    )
+    return DatabaseUnavailable(f"The database cannot be used right now ({_first_line(reason)}). Try again in a moment.")
+
+
+def _first_line(reason: str) -> str:
+    """Of what a driver says, which may be nothing when a connection breaks."""
+    return next(iter(reason.strip().splitlines()), "it gave no reason")
 
 
 def _supported(url: str) -> URL:

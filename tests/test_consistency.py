@@ -27,7 +27,7 @@ from tests.servers import PostgresServer, RedisServer, create_database, free_por
 from tests.streaming import VERDICT, send_lines
 from tests.test_crashes import list_versions
 
-OPERATIONS = int(os.environ.get("CONSISTENCY_OPERATIONS", "2500"))
+OPERATIONS = int(os.environ.get("CONSISTENCY_OPERATIONS", "1500"))
 SEED = int(os.environ.get("CONSISTENCY_SEED", "1"))
 CLIENTS = 16
 SERIES = [f"s{n}" for n in range(12)]
@@ -47,10 +47,13 @@ class Replica:
         self._settings = settings | {"PORT": str(free_port()), "DATA_DIR": str(folder / "data")}
         self.url = f"http://127.0.0.1:{self._settings['PORT']}"
         self._stack = ExitStack()
+        self.logs: list[Path] = []
         self.start()
 
     def start(self) -> None:
-        self._process = self._stack.enter_context(serve_tidemark(self._folder, self._settings)).process
+        running = self._stack.enter_context(serve_tidemark(self._folder / str(len(self.logs)), self._settings))
+        self._process = running.process
+        self.logs.append(running.log)
 
     def kill(self) -> None:
         self._process.kill()
@@ -252,7 +255,10 @@ def test_no_replica_ever_says_what_a_registry_must_not_say(tmp_path: Path) -> No
         read_all(history, replicas)
         found = objections(history)
         print(f"seed {SEED}: {OPERATIONS} operations in {took_s:.0f} s, {breaks} breaks, {dict(counts(history))}")
-        assert found == [], f"{len(found)} objections with CONSISTENCY_SEED={SEED}, the first: {found[:10]}"
+        faults = [text for r in replicas for log in r.logs if "unexpectedly" in (text := log.read_text())]
+        assert found == [], (
+            f"{len(found)} objections with CONSISTENCY_SEED={SEED}, the first: {found[:10]}\n{faults[:1]}"
+        )
         services = build(Settings(_env_file=None, database_url=settings["DATABASE_URL"], data_dir=tmp_path / "data"))
         verification = Verification(services.registry.catalog, *services.stores)
         wrong = list(verification.check_rows())

@@ -5,12 +5,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import httpx
 import psycopg2
 import pytest
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import DBAPIError
 
+from app.bootstrap import Services
 from app.db import Database
 from app.errors import DatabaseUnavailable
 from app.migrations import migrate
@@ -64,16 +68,23 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broken]:
 
 
 def leave_no_connection(broken: Broken) -> Callable[[], None]:
-    """Others take each connection that there is, ours too."""
+    """Others take each connection that there is, ours too, which may come back while one is left."""
     stack = ExitStack()
-    with suppress(psycopg2.OperationalError):
-        while True:
-            connection = psycopg2.connect(broken.postgres.url)
-            stack.callback(connection.close)
-            connection.autocommit = True
-            end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tidemark'"
-            connection.cursor().execute(end)
-    return stack.close
+    taken: list[Any] = []
+    while True:
+        with suppress(psycopg2.OperationalError):
+            taken.append(psycopg2.connect(broken.postgres.url))
+            stack.callback(taken[-1].close)
+            taken[-1].autocommit = True
+            continue
+        cursor = taken[0].cursor()
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' "
+            "AND NOT pid = ANY(%s)",
+            [[connection.info.backend_pid for connection in taken]],
+        )
+        if cursor.rowcount == 0:
+            return stack.close
 
 
 def stop(broken: Broken) -> Callable[[], None]:
@@ -294,3 +305,19 @@ def test_who_waits_for_a_statement_of_a_frozen_database_is_told_in_time_and_thos
 
     eventually(answers, within_s=5)
     database.close()
+
+
+SILENT = [psycopg2.OperationalError(""), psycopg2.DatabaseError(""), psycopg2.DatabaseError("\n")]
+
+
+@pytest.mark.parametrize("error", SILENT)
+    "error", [psycopg2.OperationalError(""), psycopg2.DatabaseError(""), psycopg2.DatabaseError("\n")]
+)
+def test_a_connection_that_breaks_without_a_word_is_503_like_any_other(
+    build_services: Callable[..., Services], error: psycopg2.Error, tmp_path: Path
+) -> None:
+    database = build_services(database_url=f"sqlite:///{tmp_path / 'any.db'}").database
+    with pytest.raises(DatabaseUnavailable, match="gave no reason"), database.read():
+        raise DBAPIError.instance("SELECT 1", None, error, psycopg2.Error, dialect=postgresql.dialect())
+    with pytest.raises(DatabaseUnavailable, match="gave no reason"), database.read():
+        raise psycopg2.OperationalError("")

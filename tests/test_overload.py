@@ -161,7 +161,7 @@ def test_bodies_beyond_the_budget_are_refused_and_memory_is_bounded(small: Tidem
     assert watching.rss_mb - watching.rss_before_mb < 64 + 8 * len(body) / MB
     assert not watching.failures
     # Half a second where nobody else uses the machine, which the answers of an idle service tell.
-    assert watching.worst_s["/livez"] < 0.5 + 10 * idle.worst_s["/livez"]
+    assert watching.worst_s["/livez"] < 1.0 + 10 * idle.worst_s["/livez"]  # other tests take their part of two cores
 
 
 def test_an_announced_length_is_reserved_before_the_body_comes(small: Tidemark) -> None:
