@@ -311,8 +311,6 @@ SILENT = [psycopg2.OperationalError(""), psycopg2.DatabaseError(""), psycopg2.Da
 
 
 @pytest.mark.parametrize("error", SILENT)
-    "error", [psycopg2.OperationalError(""), psycopg2.DatabaseError(""), psycopg2.DatabaseError("\n")]
-)
 def test_a_connection_that_breaks_without_a_word_is_503_like_any_other(
     build_services: Callable[..., Services], error: psycopg2.Error, tmp_path: Path
 ) -> None:
