@@ -71,20 +71,20 @@ def leave_no_connection(broken: Broken) -> Callable[[], None]:
     """Others take each connection that there is, ours too, which may come back while one is left."""
     stack = ExitStack()
     taken: list[Any] = []
-    while True:
-        with suppress(psycopg2.OperationalError):
-            taken.append(psycopg2.connect(broken.postgres.url))
-            stack.callback(taken[-1].close)
-            taken[-1].autocommit = True
-            continue
-        cursor = taken[0].cursor()
-        cursor.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' "
-            "AND NOT pid = ANY(%s)",
-            [[connection.info.backend_pid for connection in taken]],
-        )
-        if cursor.rowcount == 0:
-            return stack.close
+    while len(taken) < MAX_CONNECTIONS:
+        try:
+            connection = psycopg2.connect(broken.postgres.url)
+        except psycopg2.OperationalError:
+            taken[0].cursor().execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' "
+                "AND NOT pid = ANY(%s)",
+                [[connection.info.backend_pid for connection in taken]],
+            )
+        else:
+            stack.callback(connection.close)
+            connection.autocommit = True
+            taken.append(connection)
+    return stack.close
 
 
 def stop(broken: Broken) -> Callable[[], None]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from http.client import HTTPResponse, IncompleteRead
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -239,18 +240,20 @@ def test_an_answer_that_is_not_read_is_given_up(small: Tidemark) -> None:
     assert "not read by its client" in small.log.read_text()
 
 
-def test_answers_that_nobody_reads_take_so_much_disk_and_no_more(small: Tidemark) -> None:
+def test_answers_that_nobody_reads_take_so_much_disk_and_no_more(tmp_path: Path) -> None:
     lines = b'{"series_id": "nobody", "timestamp": 1, "value": 1}\n' * 20_000
 
     def send_all(stream: Duplex) -> None:
         for _ in range(1000):
             stream.send(lines)
 
-    with watch(small) as watching, open_duplex(small.url, "/predict") as stream:
-        stream.connection.settimeout(LATE_S)
-        with pytest.raises((ConnectionError, TimeoutError)):
-            send_all(stream)
-    assert re.search("answer cut off .*MAX_SPOOL_MB", small.log.read_text())
+    patient = LIMITS | {"REQUEST_TIMEOUT_S": "10"}  # else it may be that which ends it, on a busy machine
+    with serve_tidemark(tmp_path, patient) as server:
+        with watch(server) as watching, open_duplex(server.url, "/predict") as stream:
+            stream.connection.settimeout(60)
+            with pytest.raises(ConnectionError):
+                send_all(stream)
+        assert re.search("answer cut off .*MAX_SPOOL_MB", server.log.read_text())
     assert watching.rss_mb - watching.rss_before_mb < 100
 
 
@@ -281,6 +284,7 @@ def test_of_long_computations_some_run_some_wait_and_the_rest_is_refused(small: 
 
 def test_idle_connections_make_room_for_new_ones(small: Tidemark) -> None:
     silent = attacks.crowd(small, 300)
+    time.sleep(0.3)
     started = time.monotonic()
     assert answer_to(small, request_of("POST", "/predict/steady", POINT)) == "200"
     assert time.monotonic() - started < 5

@@ -20,6 +20,8 @@ _BYTES_A_SECOND = 131_072
 _REST_PAUSE_S = 0.02
 _OTHER_FILES = 256
 """That a process has open beside its connections."""
+_FULL_S = 0.1
+"""How long nobody looks again whether connections are idle, and how long a new one is given to say something."""
 
 
 class Limits:
@@ -57,7 +59,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._received_bytes = 0
         self._resumed = 0
         self._watched: _Watched | None = None
-        self._waits_since_s = self._began_s = time.monotonic()
+        self._made_s = self._waits_since_s = self._began_s = time.monotonic()
         self._had_bytes = 0
 
     @override
@@ -127,8 +129,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def _look(self) -> _Watched | None:
         """What it waits for from its client; None while that has nothing to do."""
-        if self.transport.is_closing():
-            return None
+        if self.transport.is_closing():  # as soon as its client has read the rest
+            unread = self.transport.get_write_buffer_size()
+            return _Watched("answer", None, unread) if unread else None
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             return self._look_at_request(cycle)
@@ -176,23 +179,26 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         now_s = time.monotonic()
         if now_s < self._limits.full_until_s:
             return False
-        idle = [other for other in self.connections if isinstance(other, LimitedHttpProtocol) and other.is_idle(self)]
-        idle.sort(key=LimitedHttpProtocol.idle_until_s)
+        idle = [other for other in self.connections if isinstance(other, LimitedHttpProtocol) and other.is_idle(now_s)]
+        idle.sort(key=LimitedHttpProtocol.idle_since_s)
         for other in idle[: 1 + len(self.connections) // 50]:
             other.transport.close()
         if not idle:
-            self._limits.full_until_s = now_s + 0.1
+            self._limits.full_until_s = now_s + _FULL_S
         return bool(idle)
 
-    def is_idle(self, newest: HttpToolsProtocol) -> bool:
-        """Whether nothing is lost when it is closed; not the newest, which has had no time to ask for anything."""
-        if self is newest or self.transport.is_closing():
+    def is_idle(self, now_s: float) -> bool:
+        """Whether nothing is lost when it is closed; not a new one, which has had no time to ask for anything."""
+        if self.transport.is_closing():
             return False
-        return self._head_bytes == 0 if self.cycle is None else self.timeout_keep_alive_task is not None
+        if self.cycle is None:
+            return self._head_bytes == 0 and now_s > self._made_s + _FULL_S
+        return self.timeout_keep_alive_task is not None
 
-    def idle_until_s(self) -> float:
-        """When its time to be idle is over."""
-        return 0.0 if self.timeout_keep_alive_task is None else self.timeout_keep_alive_task.when()
+    def idle_since_s(self) -> float:
+        """When it was opened, or was last answered."""
+        task = self.timeout_keep_alive_task
+        return self._made_s if task is None else task.when() - self.timeout_keep_alive
 
     def _refuse(self, error: TidemarkError) -> None:
         """Answer before there is a request that the application could, and hang up."""
