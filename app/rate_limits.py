@@ -3,6 +3,7 @@
 import math
 import time
 from threading import Lock
+from typing import Literal, get_args
 
 from redis import Redis
 
@@ -14,6 +15,10 @@ WINDOW_S = 60
 SYNC_INTERVAL_S = 0.1
 KEY_PREFIX = "tidemark:asked:"
 _REDIS_TIMEOUT_S = 1.0
+
+Field = Literal["requests", "points"]
+_FIELDS: tuple[Field, ...] = get_args(Field)
+"""What is counted, in the order of `Limits`."""
 
 
 class _Count:
@@ -37,42 +42,44 @@ class Meter:
 
     def __init__(self, key: ApiKey, limits: Limits) -> None:
         self._key = key
-        self._limits = limits
+        pairs = zip(_FIELDS, limits, strict=True)
+        self._limits = {field: limit for field, limit in pairs if limit is not None}
+        policy = ", ".join(f'"{field}";q={limit};w={WINDOW_S}' for field, limit in self._limits.items())
+        self._policy = b"ratelimit-policy", policy.encode()
+        self._left = ", ".join(f'"{field}";r=%d;t=%d' for field in self._limits).encode()
         self._lock = Lock()
         self._window = -1
-        self._requests: _Count | None = None
-        self._points: _Count | None = None
+        self._ends_s = 0.0
+        self._counts: dict[str, _Count] = {}
 
-    def charge_request(self) -> None:
-        """Raises RateLimitExceeded when it is one too many."""
-        with self._lock:
-            self._turn()
-            if self._requests is not None:
-                self._charge(self._requests, 1)
-
-    def charge_points(self, points: int) -> None:
+    def charge(self, field: Field, asked: int) -> None:
         """Raises RateLimitExceeded when they are too many."""
         with self._lock:
-            self._turn()
-            if self._points is not None:
-                self._charge(self._points, points)
+            self._turn(time.time())
+            count = self._counts.get(field)
+            if count is None:
+                return
+            if count.shared + count.unsent + asked > count.limit:
+                raise self._refusal(count, asked)
+            count.unsent += asked
 
-    def headers(self) -> list[tuple[bytes, bytes]]:
+    def headers(self) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes]]:
         """What is left, as draft-ietf-httpapi-ratelimit-headers has it."""
+        figures: list[int] = []
         with self._lock:
-            self._turn()
-            counts = self._counts()
-            ends_in_s = self._ends_in_s()
-        policy = ", ".join(f'"{count.field}";q={count.limit};w={WINDOW_S}' for count in counts)
-        now = ", ".join(f'"{count.field}";r={count.left};t={ends_in_s}' for count in counts)
-        return [(b"ratelimit-policy", policy.encode()), (b"ratelimit", now.encode())]
+            now_s = time.time()
+            self._turn(now_s)
+            ends_in_s = _whole_seconds(self._ends_s - now_s)
+            for count in self._counts.values():
+                figures += count.left, ends_in_s
+        return self._policy, (b"ratelimit", self._left % tuple(figures))
 
     def exchange(self, redis: Redis) -> None:
         """Tell Redis what this process has counted, and learn what the others have. Raises RedisError."""
         with self._lock:
-            window, counts = self._window, self._counts()
+            window, counts = self._window, list(self._counts.values())
             told = [count.unsent for count in counts]
-        if window != _this_window():
+        if window != _window_at(time.time()):
             return
         name = f"{KEY_PREFIX}{self._key.key_id}:{window}"
         with redis.pipeline() as pipeline:
@@ -85,31 +92,20 @@ class Meter:
                 count.shared = int(total)
                 count.unsent -= asked
 
-    def _charge(self, count: _Count, asked: int) -> None:
-        if asked > count.left:
-            raise self._refusal(count, asked)
-        count.unsent += asked
-
     def _refusal(self, count: _Count, asked: int) -> RateLimitExceeded:
-        wait_s = self._ends_in_s()
+        wait_s = _whole_seconds(self._ends_s - time.time())
         allowed = f"The key {self._key.name} may send {count.limit:,} {count.field} a minute"
         if asked > count.limit:
             return RateLimitExceeded(f"{allowed}, and this request alone has {asked:,}: send fewer at a time.", wait_s)
         return RateLimitExceeded(f"{allowed}, and {count.left:,} are left: go on in {wait_s} s.", wait_s)
 
-    def _turn(self) -> None:
-        window = _this_window()
-        if window != self._window:
-            self._window = window
-            requests, points = self._limits
-            self._requests = None if requests is None else _Count("requests", requests)
-            self._points = None if points is None else _Count("points", points)
-
-    def _counts(self) -> list[_Count]:
-        return [count for count in (self._requests, self._points) if count is not None]
-
-    def _ends_in_s(self) -> int:
-        return max(1, math.ceil((self._window + 1) * WINDOW_S - time.time()))
+    def _turn(self, now_s: float) -> None:
+        """Begin anew in another minute, which is an earlier one when the clock is set back."""
+        if self._ends_s - WINDOW_S <= now_s < self._ends_s:
+            return
+        self._window = _window_at(now_s)
+        self._ends_s = (self._window + 1.0) * WINDOW_S
+        self._counts = {field: _Count(field, limit) for field, limit in self._limits.items()}
 
 
 class RateLimiter:
@@ -159,8 +155,12 @@ class RateLimiter:
             meter.exchange(self._redis)
 
 
-def _this_window() -> int:
-    return int(time.time() // WINDOW_S)
+def _window_at(now_s: float) -> int:
+    return int(now_s // WINDOW_S)
+
+
+def _whole_seconds(seconds: float) -> int:
+    return max(1, math.ceil(seconds))
 
 
 def _connect(url: str) -> Redis:

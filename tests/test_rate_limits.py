@@ -170,16 +170,16 @@ def test_a_minute_later_everything_is_left_again(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(time, "time", lambda: now)
     limits = Limits(2, 10)
     meter = Meter(ApiKey("k", "k", b"", frozenset(), ALL_SERIES, limits), limits)
-    meter.charge_request()
-    meter.charge_request()
+    meter.charge("requests", 1)
+    meter.charge("requests", 1)
     with pytest.raises(RateLimitExceeded) as refused:
-        meter.charge_request()
+        meter.charge("requests", 1)
     assert refused.value.retry_after_s == 40  # 1,700,000,000 s are 20 s after a minute began
     with pytest.raises(RateLimitExceeded, match="this request alone has 11"):
-        meter.charge_points(11)
-    meter.charge_points(10)
+        meter.charge("points", 11)
+    meter.charge("points", 10)
     with pytest.raises(RateLimitExceeded, match="0 are left"):
-        meter.charge_points(1)
+        meter.charge("points", 1)
     now += 40
-    meter.charge_request()
-    meter.charge_points(10)
+    meter.charge("requests", 1)
+    meter.charge("points", 10)

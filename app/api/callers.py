@@ -32,11 +32,16 @@ class Caller:
         """The series that it sees."""
         return ALL_SERIES if self.key is None else self.key.series
 
-    def check_scope(self, scope: Scope) -> None:
-        """Raises ScopeMissing."""
-        if self.key is not None and scope not in self.key.scopes:
-            has = describe_scopes(self.key.scopes)
-            raise ScopeMissing(f"This takes the scope {scope}, and the key {self.key.name} has {has}.")
+    def check(self, scope: Scope, series_id: str | None) -> None:
+        """Raises ScopeMissing; SeriesNotAllowed, when a series is asked for."""
+        key = self.key
+        if key is None:
+            return
+        if scope not in key.scopes:
+            has = describe_scopes(key.scopes)
+            raise ScopeMissing(f"This takes the scope {scope}, and the key {key.name} has {has}.")
+        if series_id is not None:
+            self.check_series(series_id)
 
     def check_series(self, series_id: str) -> None:
         """Raises SeriesNotAllowed."""
@@ -46,7 +51,7 @@ class Caller:
     def charge_points(self, points: int) -> None:
         """Count points against the limit of the key. Raises RateLimitExceeded."""
         if self.meter is not None:
-            self.meter.charge_points(points)
+            self.meter.charge("points", points)
 
 
 ANYONE = Caller()

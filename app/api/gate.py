@@ -88,10 +88,8 @@ class Gate:
             raise KeysUnread
         scope[CALLER] = caller = self._identify(scope, headers or dict(scope["headers"]))
         if caller.meter is not None:
-            caller.meter.charge_request()
-        caller.check_scope(needed)
-        if series_id is not None:
-            caller.check_series(series_id)
+            caller.meter.charge("requests", 1)
+        caller.check(needed, series_id)
 
     def _identify(self, scope: Scope, headers: Headers) -> Caller:
         if text := _text_of(headers):
