@@ -62,7 +62,8 @@ SECTIONS = (
     Section(
         "Keys",
         {"keys": measure_keys},
-        "The key is looked up by its public beginning and compared by its SHA-256, on each request.",
+        "On each request the key is looked up by its public beginning and compared in constant time; its SHA-256 is "
+        "taken when it is first used.",
     ),
     Section(
         "Fits",
