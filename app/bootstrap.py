@@ -21,6 +21,7 @@ from app.services.prediction import PredictionService
 from app.services.reporting import ReportingService
 from app.services.training import TrainingService
 from app.telemetry import LatencyHistory, LocalLatencyHistory, Metrics, RedisLatencyHistory
+from app.warm_up import begin_warm_up
 
 _MB = 2**20
 
@@ -54,6 +55,8 @@ class Services:
         self.follower.start()
         self.keyring.start()
         self.limiter.start()
+        if self.settings.warm_up == "on":
+            begin_warm_up()
 
     def close(self) -> None:
         """End the background work and close connections."""

@@ -122,6 +122,9 @@ class Settings(BaseSettings):
     fit_budget_s: float = Field(
         4.0, gt=0, allow_inf_nan=False, description="Seconds that `auto` may take to choose, for each series."
     )
+    warm_up: Literal["on", "off"] = Field(
+        "on", description="Compile and load what fits by `auto` run as the service starts, not at the first of them."
+    )
     max_points: int = Field(2_000_000, ge=1, description="Points that one request may carry at most.")
     max_body_mb: int = Field(100, ge=1, description="Size of a request body at most, in MB.")
     max_bodies_mb: int = Field(
@@ -130,7 +133,7 @@ class Settings(BaseSettings):
     max_spool_mb: int = Field(
         4096, ge=0, description="Disk for answers of streams that their clients do not read yet, in MB."
     )
-    max_requests: int = Field(1000, ge=1, description="Requests that a process works on at once; beyond it, 503.")
+    max_requests: int = Field(250, ge=1, description="Requests that a process works on at once; beyond it, 503.")
     max_computations: int | None = Field(
         None, ge=1, description="Fits and detections that a process computes at once. Default: one for each processor."
     )

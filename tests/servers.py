@@ -267,7 +267,7 @@ def let_time_pass(folder: Path, hours: float = 2.0) -> None:
 
 def _environment(folder: Path, settings: Mapping[str, str]) -> dict[str, str]:
     environment = {name: os.environ[name] for name in SETTINGS_OF_A_TEST if name in os.environ}
-    own = {"DATA_DIR": str(folder / "data"), "PORT": "0", "PYTHONPATH": str(REPOSITORY)}
+    own = {"DATA_DIR": str(folder / "data"), "PORT": "0", "PYTHONPATH": str(REPOSITORY), "WARM_UP": "off"}
     return environment | own | dict(settings)
 
 

@@ -22,7 +22,7 @@ LAYERS = [
     ),
     (
         "versions alarms migrations rows catalog model_cache model_lookup model_loader packs follower registry "
-        "key_catalog keyring rate_limits inventory verification"
+        "key_catalog keyring rate_limits inventory verification warm_up"
     ),
     "services",
     "bootstrap",

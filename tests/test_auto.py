@@ -1,6 +1,8 @@
 """What a fit makes where no detector is named: `auto`, what it chooses and why, and how many alarms a spike is."""
 
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -138,6 +140,17 @@ def test_a_lamp_is_left_to_a_detector_that_sees_how_its_states_follow_one_anothe
     assert "two states" in fitted.choice.reason
     blinking = Series(lamp.timestamps_s[-1] + 60.0 * np.arange(1, 401), np.arange(400.0) % 2)
     assert fitted.detector.score(blinking).is_anomaly.mean() > 0.9
+
+
+def test_a_new_process_has_its_whole_budget_for_the_choice() -> None:
+    """Not what is left of it once the loops are loaded, which takes about as long as this budget."""
+    script = (
+        "import numpy as np; from app.detectors.choosing import choose; from app.series import Series;"
+        "values = np.random.default_rng(0).standard_normal(150);"
+        "print(len(choose(Series(np.arange(150.0), values), {}, 0.7).choice.candidates))"
+    )
+    printed = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert int(printed.stdout) > 0
 
 
 def test_a_budget_that_leaves_no_time_takes_what_finds_most_untried() -> None:

@@ -1,6 +1,7 @@
 """The end of a server: it says that it is going, finishes what it can, and is gone in time whatever the others do."""
 
 import json
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import redis
 
 from app.telemetry import KEY_PREFIX
 from tests.servers import RedisServer, Tidemark
+from tests.test_outages import eventually
 
 HISTORY = {"timestamps": [1, 2, 3, 4], "values": [10.0, 10.5, 9.5, 10.0], "detector": "mean_std"}
 POINT = {"timestamp": 5, "value": 10.2}
@@ -54,6 +56,19 @@ def test_sigterm_makes_it_unready_at_once_and_served_until_the_delay_is_over(ser
     assert httpx.post(f"{server.url}/predict/s", json=POINT).status_code == 200
     server.process.wait(15)
     assert 2 <= time.monotonic() - started < 2 + IN_TIME_S
+
+
+def test_it_warms_up_beside_the_requests_and_ends_in_time_although_it_does(
+    serve: Callable[..., Tidemark], tmp_path: Path
+) -> None:
+    server = serve(WARM_UP="on")
+    eventually(lambda: "warmed up" in server.log.read_text(), within_s=120)
+    compiles = serve(WARM_UP="on", NUMBA_CACHE_DIR=str(tmp_path / "nothing-compiled-yet"))
+    assert httpx.get(f"{compiles.url}/readyz").status_code == 200
+    time.sleep(1)
+    assert ends_in(compiles) < IN_TIME_S
+    assert compiles.process.returncode == -signal.SIGTERM
+    assert "warmed up" not in compiles.log.read_text()
 
 
 def test_a_second_sigterm_does_not_wait_for_the_delay(serve: Callable[..., Tidemark]) -> None:

@@ -1,6 +1,8 @@
 """The choice of a detector for a history: by its traits, and by what the candidates find of injected anomalies."""
 
 import time
+from collections.abc import Iterable
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +26,7 @@ _BEARABLE_RATE = 0.03
 _LEVEL_BLOCKS, _DRIFTS = 8, 1.0
 _COST_OF_A_TRIAL, _COST_OF_A_FIT = 2.5, 1.5
 """As multiples of what the fit to the part that is not held out took."""
+_LEVEL, _SEASON, _OTHERS = ("robust_z", "ewma"), "seasonal", ("autoregressive", "changepoint")
 
 
 class _Traits(NamedTuple):
@@ -43,9 +46,8 @@ class _Traits(NamedTuple):
 
     def candidates(self) -> list[str]:
         """The detectors that suit it beside the first."""
-        seasonal = ["seasonal"] if self.period_points else []
-        level = ["ewma"] if self.drifts else ["robust_z"]
-        return [*level, *seasonal, "autoregressive", "changepoint"]
+        seasonal = [_SEASON] if self.period_points else []
+        return [_LEVEL[self.drifts], *seasonal, *_OTHERS]
 
 
 def choose(history: Series, params: dict[str, object], budget_s: float) -> Fitted:
@@ -53,9 +55,8 @@ def choose(history: Series, params: dict[str, object], budget_s: float) -> Fitte
 
     params: those that all detectors have. The nearest windows are what finds most on labelled series of any kind, and
     injected anomalies tell less of real ones than that: so another detector takes their place only where the trial is
-    clear.
+    clear. What `prepare` takes is not counted.
     """
-    started = time.monotonic()
     if len(history) < A_HANDFUL:
         return _fit("mean_std", history, params, f"Fewer than {A_HANDFUL} points: the baseline.")
     if len(history) < _FEWEST_TRIED:
@@ -63,6 +64,8 @@ def choose(history: Series, params: dict[str, object], budget_s: float) -> Fitte
     traits = _Traits.of(history)
     if len(np.unique(history.values)) <= _STATES:
         return _fit(_FIRST, history, params, f"{traits}: of two states it tells how they follow one another.")
+    prepare([_FIRST, *traits.candidates()])
+    started = time.monotonic()
     trials = _Trials(history.last(_MOST_TRIED), params)
     first = trials.fit(_FIRST)
     left_s = started + budget_s - time.monotonic()
@@ -79,6 +82,29 @@ def choose(history: Series, params: dict[str, object], budget_s: float) -> Fitte
     if _worth(tried[0]) > _worth(best) + _CLEARLY_BETTER:
         best = tried[0]
     return _fit(best.detector, history, params, f"{traits}: {_said_of(best, tried)}", (best, *_others(tried, best)))
+
+
+_prepared: set[str] = set()
+_preparing = Lock()
+
+
+def prepare(names: Iterable[str] = (_FIRST, *_LEVEL, _SEASON, *_OTHERS)) -> None:
+    """Have the loops of these detectors compiled, or loaded, for this process.
+
+    That takes some twenty seconds where they never ran before, about one in a new process, and none from then on.
+    """
+    with _preparing:
+        for name in names:
+            if name not in _prepared:
+                trials = _Trials(_sample(), {})
+                trials.run(name, trials.fit(name))
+                _prepared.add(name)
+
+
+def _sample() -> Series:
+    places = np.arange(_MOST_HELD_OUT, dtype=float)
+    noise = np.random.default_rng(0).standard_normal(len(places))
+    return Series(places, np.sin(places / 8.0) + 0.1 * noise)
 
 
 class _Trials:
