@@ -6,7 +6,7 @@ import resource
 import sys
 
 _SWITCH_S = 0.001
-_GARBAGE_OBJECTS = 50_000
+_GARBAGE_OBJECTS = 10_000
 _FILES = 65_536
 _TRIM_THRESHOLD = -1  # of mallopt(3), as malloc.h numbers them
 _MMAP_THRESHOLD = -3
@@ -37,9 +37,10 @@ def _allow_many_files() -> None:
 
 
 def _collect_less_garbage() -> None:
-    """Look for cycles seldom, and never among what was imported: nearly all that we make is freed without that.
+    """Look for cycles more seldom than by default, and never among what was imported: little that we make needs it.
 
-    With the default of 700 objects, a batch of thousands of fits has the collector run hundreds of times.
+    With the default of 700 objects, a batch of thousands of fits has the collector run hundreds of times. With 50,000
+    it stops all threads for up to a quarter of a second at a time, and what waits for it takes 8 MB.
     """
     gc.freeze()
     gc.set_threshold(_GARBAGE_OBJECTS, *gc.get_threshold()[1:])
