@@ -262,7 +262,7 @@ class Catalog:
         where: ColumnElement[bool] = changes.c.id > position
         if missed:
             where |= changes.c.id.in_(missed)
-        with self.database.read() as connection:
+        with self.database.poll() as connection:
             rows = connection.execute(select(changes).where(where).order_by(changes.c.id).limit(limit))
             return [Change(row.id, _names_of(row), bool(row.deleted)) for row in rows]
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     Double,
+    Engine,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
@@ -173,6 +175,8 @@ _WAL_PATIENCE_S = 5.0
 _WAL_PAUSE_S = 0.05
 _COPY_ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 _LIKE_OF_GLOB = str.maketrans({"*": "%", "?": "_", "%": r"\%", "_": r"\_"})
+_POLLERS = 2
+"""Threads of a process that ask again and again: the follower and the keyring."""
 _SCHEMA_LOCK = int.from_bytes(b"tidemark")
 _LOCK_TIMEOUT_S = 3
 _NO_SUCH = ("no such table", "no such column")
@@ -189,20 +193,27 @@ class Database:
         self.is_postgres = self.url.drivername.startswith("postgresql")
         if not self.is_postgres and self.url.database:
             _make_folder(Path(self.url.database).parent)
-        self.engine = create_engine(
+        connect = partial(
+            create_engine,
             self.url,
-            pool_size=8,
-            max_overflow=8,
             pool_timeout=timeout_s,
-            pool_pre_ping=self.is_postgres,
             connect_args=_connect_args(timeout_s, is_postgres=self.is_postgres),
         )
-        if not self.is_postgres:
-            event.listen(self.engine, "connect", _prepare_sqlite)
-            event.listen(self.engine, "begin", _begin_sqlite)
+        self.engine = self._polling = connect(pool_size=8, max_overflow=8, pool_pre_ping=self.is_postgres)
         self._watchdog = Watchdog(timeout_s)
         if self.is_postgres:
+            self._polling = connect(
+                pool_size=_POLLERS,
+                max_overflow=0,
+                pool_reset_on_return=None,
+                isolation_level="AUTOCOMMIT",
+                skip_autocommit_rollback=True,
+            )
             event.listen(self.engine, "do_connect", self._connect)
+            event.listen(self._polling, "do_connect", self._connect)
+        else:
+            event.listen(self.engine, "connect", _prepare_sqlite)
+            event.listen(self.engine, "begin", _begin_sqlite)
         self.insert = postgresql.insert if self.is_postgres else sqlite.insert
         """An INSERT that knows ON CONFLICT."""
 
@@ -214,6 +225,15 @@ class Database:
         """
         options = {"isolation_level": "AUTOCOMMIT"} if self.is_postgres else {}
         with self._connected(options) as connection:
+            yield connection
+
+    @contextmanager
+    def poll(self) -> Iterator[Connection]:
+        """The same for one small question that is asked again and again, for half of what `read` costs.
+
+        Nobody sees first whether its connection is still there: after an outage a question may fail once more.
+        """
+        with self._connected({}, self._polling) as connection:
             yield connection
 
     @contextmanager
@@ -291,14 +311,16 @@ class Database:
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
+        self._polling.dispose()
         self._watchdog.close()
 
     @contextmanager
-    def _connected(self, options: Mapping[str, Any]) -> Iterator[Connection]:
+    def _connected(self, options: Mapping[str, Any], engine: Engine | None = None) -> Iterator[Connection]:
         self._watchdog.check()
         with self._failing_clearly():
             with self._watchdog.connecting():
-                connection = self.engine.execution_options(**options).connect()
+                engine = engine or self.engine
+                connection = (engine.execution_options(**options) if options else engine).connect()
             with connection:
                 yield connection
 

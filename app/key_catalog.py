@@ -64,7 +64,7 @@ class KeyCatalog:
     def count(self) -> KeyCounts:
         """How many keys there are, and how many of them are revoked."""
         query = select(func.count(), func.count(api_keys.c.revoked_at)).select_from(api_keys)
-        with self._database.read() as connection:
+        with self._database.poll() as connection:
             return KeyCounts(*connection.execute(query).one())
 
 

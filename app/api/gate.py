@@ -31,6 +31,7 @@ _SEND_ONE = "send one as `Authorization: Bearer tm_...` or `X-API-Key: tm_...`"
 Headers = Mapping[bytes, bytes]
 Wanted = tuple[api_keys.Scope | None, str | None]
 """The scope that a request needs, None where no key is needed; and the series in its path, if one is."""
+_NOTHING: Wanted = (None, None)
 
 
 def wanted(method: str, path: str) -> Wanted:
@@ -71,25 +72,21 @@ class Gate:
 
         Raises Unauthenticated, KeyUnknown, ScopeMissing, SeriesNotAllowed, RateLimitExceeded, KeysUnread.
         """
-        if _ADMITTED not in scope:
-            scope[CALLER] = ANYONE
-            if self._keyring.is_required is not False:
-                self._check(scope, *(asked or wanted(scope["method"], scope["path"])), headers)
-            scope[_ADMITTED] = True
-        caller: Caller = scope[CALLER]
+        if _ADMITTED in scope:
+            known: Caller = scope[CALLER]
+            return known
+        scope[CALLER] = caller = ANYONE
+        is_required = self._keyring.is_required
+        needed, series_id = _NOTHING if is_required is False else asked or wanted(scope["method"], scope["path"])
+        if needed is not None:
+            if is_required is None:
+                raise KeysUnread
+            scope[CALLER] = caller = self._identify(scope, headers or dict(scope["headers"]))
+            if caller.meter is not None:
+                caller.meter.charge("requests", 1)
+            caller.check(needed, series_id)
+        scope[_ADMITTED] = True
         return caller
-
-    def _check(
-        self, scope: Scope, needed: api_keys.Scope | None, series_id: str | None, headers: Headers | None
-    ) -> None:
-        if needed is None:
-            return
-        if self._keyring.is_required is None:
-            raise KeysUnread
-        scope[CALLER] = caller = self._identify(scope, headers or dict(scope["headers"]))
-        if caller.meter is not None:
-            caller.meter.charge("requests", 1)
-        caller.check(needed, series_id)
 
     def _identify(self, scope: Scope, headers: Headers) -> Caller:
         if text := _text_of(headers):
