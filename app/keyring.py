@@ -45,6 +45,8 @@ class Keyring:
         self._has_any = False
         self._read_at = 0.0
         self._reading = Lock()
+        self.edition = object()
+        """Another one whenever keys were read that are not those of before."""
         self.is_required: bool | None = None
         """None until it is known, which takes the database unless the settings say it."""
         if self._auth == "off":
@@ -96,6 +98,7 @@ class Keyring:
                 found = self._catalog.list()
                 self._keys = {key.key_id.encode(): key for key in found if key.revoked_at is None}
                 self._has_any = bool(found)
+                self.edition = object()
                 self._counts = counts
             if self.is_required is None:
                 self.is_required = self._has_any or not _is_loopback(self._host)

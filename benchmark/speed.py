@@ -62,8 +62,9 @@ SECTIONS = (
     Section(
         "Keys",
         {"keys": measure_keys},
-        "On each request the key is looked up by its public beginning and compared in constant time; its SHA-256 is "
-        "taken when it is first used.",
+        "A key is found by its public beginning and compared by its SHA-256 when it is first used, and from then on by "
+        "the header that it was sent in, until any key is made or revoked. Background threads are counted too, such as "
+        "the one that asks four times a second whether there is a new key.",
     ),
     Section(
         "Fits",

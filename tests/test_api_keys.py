@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -181,6 +182,16 @@ def test_the_scheme_of_the_header_is_taken_in_any_case(guarded: Guarded) -> None
     for header, form in (("Authorization", "Bearer {}"), ("Authorization", "BEARER  {}"), ("X-API-Key", "{}")):
         headers = {header: form.format(key)}
         assert guarded.server.client.post("/predict/plant1.a", json=POINT, headers=headers).status_code == 200
+
+
+def test_another_header_beside_the_key_is_never_taken_for_the_key(guarded: Guarded) -> None:
+    key = add_key(guarded.database_url, "beside", "predict,read")
+    other = {"Authorization": "Basic bm9ib2R5OnNlY3JldA=="}
+    ask = partial(guarded.server.client.post, "/predict/plant1.a", json=POINT)
+    for _ in range(2):
+        assert ask(headers=other | {"X-API-Key": key}).status_code == 200
+        assert ask(headers=other).status_code == 401
+        assert ask().status_code == 401
 
 
 def test_what_is_refused_is_refused_before_its_body_is_looked_at(guarded: Guarded) -> None:

@@ -15,12 +15,14 @@ CALLER = "tidemark.caller"
 class Caller:
     """The key of a request, and what it may still ask for."""
 
-    __slots__ = ("key", "meter")
+    __slots__ = ("key", "meter", "open_scopes")
 
     def __init__(self, key: ApiKey | None = None, meter: Meter | None = None) -> None:
         """Without a key everything is allowed: the service asks for none."""
         self.key = key
         self.meter = meter
+        self.open_scopes: frozenset[Scope] = key.scopes if key is not None and key.series.are_all else frozenset()
+        """Those that it has for all series: `check` would let them pass."""
 
     @property
     def name(self) -> str | None:
