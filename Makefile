@@ -33,7 +33,7 @@ run: $(VENV)/run.stamp ## Serve on HOST:PORT (127.0.0.1:8000) with an embedded d
 	@$(BIN)/python -m app serve
 
 test: $(VENV)/dev.stamp ## Run all tests against real servers.
-	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto $(PYTEST_ARGS)
 
 check: $(VENV)/dev.stamp ## Lint, formatting, types, migrations, Dockerfile and compose file.
 	@$(BIN)/ruff check --quiet .

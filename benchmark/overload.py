@@ -134,9 +134,11 @@ def main() -> None:
     only_prints = parser.parse_args().print
     with (
         tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".bench-") as folder,
-        serve_tidemark(Path(folder), {"REQUEST_TIMEOUT_S": str(TIMEOUT_S)}) as server,
+        serve_tidemark(Path(folder), {"REQUEST_TIMEOUT_S": str(TIMEOUT_S), "WARM_UP": "on"}) as server,
     ):
         attacks.prepare(server)
+        while "warmed up" not in server.log.read_text():
+            time.sleep(0.1)
         with watch(server) as idle:
             time.sleep(3)
         rows = []

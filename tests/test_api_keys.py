@@ -53,7 +53,9 @@ def guarded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp(f"guarded-{request.param}")
     settings = {"AUTH": "on"}
     if request.param == "postgres":
-        settings["DATABASE_URL"] = create_database(request.getfixturevalue("postgres_server"), "guarded")
+        settings["DATABASE_URL"] = create_database(
+            request.getfixturevalue("postgres_server"), f"guarded_{request.getfixturevalue('worker_id')}"
+        )
         assert run_tidemark(folder, "migrate", settings=settings).returncode == 0
     with serve_tidemark(folder, settings) as server:
         guarded = Guarded(server, folder, settings)

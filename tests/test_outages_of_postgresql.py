@@ -68,23 +68,22 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broken]:
 
 
 def leave_no_connection(broken: Broken) -> Callable[[], None]:
-    """Others take each connection that there is, ours too, which may come back while one is left."""
+    """Others take each connection that there is, ours too, which do not come back before."""
     stack = ExitStack()
-    taken: list[Any] = []
-    while len(taken) < MAX_CONNECTIONS:
-        try:
-            connection = psycopg2.connect(broken.postgres.url)
-        except psycopg2.OperationalError:
-            taken[0].cursor().execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' "
-                "AND NOT pid = ANY(%s)",
-                [[connection.info.backend_pid for connection in taken]],
-            )
-        else:
-            stack.callback(connection.close)
-            connection.autocommit = True
-            taken.append(connection)
+    broken.proxy.stall()
+    broken.proxy.cut()
+    for _ in range(MAX_CONNECTIONS):
+        stack.callback(_connect(broken.postgres).close)
+    broken.proxy.flow()
     return stack.close
+
+
+def _connect(postgres: PostgresServer) -> Any:
+    """A connection, as soon as one is given back."""
+    while True:
+        with suppress(psycopg2.OperationalError):
+            return psycopg2.connect(postgres.url)
+        time.sleep(0.01)
 
 
 def stop(broken: Broken) -> Callable[[], None]:
