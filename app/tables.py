@@ -70,8 +70,7 @@ def names_of(column: pa.ChunkedArray | pa.Array) -> pa.DictionaryArray:
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if not (_is_text(kind) or pa.types.is_integer(kind)):
         raise ValueError(f"holds {kind}: send the names of the series as text")
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
+    column = _in_one(column)
     if _is_text(kind):
         _refuse_long(column if kind == column.type else column.dictionary, _LONGEST_NAME_BYTES)
     if kind == column.type:
@@ -130,8 +129,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _floats(column: pa.ChunkedArray | pa.Array) -> FloatArray:
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
+    column = _in_one(column)
     try:
         numbers = column.cast(pa.float64(), safe=False)
     except pa.ArrowException as error:
@@ -140,10 +138,19 @@ def _floats(column: pa.ChunkedArray | pa.Array) -> FloatArray:
     return array
 
 
+def _in_one(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    """Its chunks as one; pyarrow cannot make all dictionaries out of none."""
+    if not isinstance(column, pa.ChunkedArray):
+        return column
+    kind = column.type
+    if column.num_chunks == 0 and pa.types.is_dictionary(kind):
+        return pa.DictionaryArray.from_arrays(pa.array([], kind.index_type), pa.array([], kind.value_type))
+    return column.combine_chunks()
+
+
 def _times_of_entries(column: pa.ChunkedArray | pa.Array) -> FloatArray:
     """Of each entry of a dictionary that is used, once: a long text in all rows would take all memory there is."""
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
+    column = _in_one(column)
     used, entries = column.indices.dictionary_encode(), column.dictionary
     if pa.types.is_string_view(entries.type):
         _refuse_long(entries, _LONGEST_TIME_BYTES)
