@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import httpx
 import psycopg2
@@ -71,19 +71,16 @@ def leave_no_connection(broken: Broken) -> Callable[[], None]:
     """Others take each connection that there is, ours too, which do not come back before."""
     stack = ExitStack()
     broken.proxy.stall()
-    broken.proxy.cut()
-    for _ in range(MAX_CONNECTIONS):
-        stack.callback(_connect(broken.postgres).close)
+    taken = 0
+    while taken < MAX_CONNECTIONS:
+        try:
+            stack.callback(psycopg2.connect(broken.postgres.url).close)
+            taken += 1
+        except psycopg2.OperationalError:
+            broken.proxy.cut()  # again, as some of ours were on their way through it when it stalled
+            time.sleep(0.01)
     broken.proxy.flow()
     return stack.close
-
-
-def _connect(postgres: PostgresServer) -> Any:
-    """A connection, as soon as one is given back."""
-    while True:
-        with suppress(psycopg2.OperationalError):
-            return psycopg2.connect(postgres.url)
-        time.sleep(0.01)
 
 
 def stop(broken: Broken) -> Callable[[], None]:
