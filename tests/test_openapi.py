@@ -24,7 +24,7 @@ from app.main import create_app
 from tests.keys import add_key, with_key
 from tests.servers import RedisServer, Tidemark, create_database, run_tidemark, serve_tidemark
 
-MAX_EXAMPLES = 12
+MAX_EXAMPLES = 8
 FITTED = {"timestamps": [1705000000, 1705000001, 1705000002, 1705000003], "values": [10.0, 10.5, 9.5, 10.0]}
 ANSWERS_OF_VALID_REQUESTS = ["2xx", "3xx", "404", "409", "410", "412"]
 REFUSALS = ["404", "405", "410", "412", "422"]
