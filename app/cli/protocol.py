@@ -20,7 +20,7 @@ _BYTES_A_SECOND = 131_072
 _REST_PAUSE_S = 0.02
 _OTHER_FILES = 256
 """That a process has open beside its connections."""
-_FULL_S = 0.1
+_MOMENT_S = 0.1
 """How long nobody looks again whether connections are idle, and how long a new one is given to say something."""
 
 
@@ -184,7 +184,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         for other in idle[: 1 + len(self.connections) // 50]:
             other.transport.close()
         if not idle:
-            self._limits.full_until_s = now_s + _FULL_S
+            self._limits.full_until_s = now_s + _MOMENT_S
         return bool(idle)
 
     def is_idle(self, now_s: float) -> bool:
@@ -192,7 +192,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return False
         if self.cycle is None:
-            return self._head_bytes == 0 and now_s > self._made_s + _FULL_S
+            return self._head_bytes == 0 and now_s > self._made_s + _MOMENT_S
         return self.timeout_keep_alive_task is not None
 
     def idle_since_s(self) -> float:
