@@ -149,11 +149,13 @@ def _check(asked: Site, data: bytes) -> tuple[int, str]:
     media_type = headers.get(b"content-type", b"").decode()
     promise(status < 500, f"{status}: {body[:300]!r}")
     if status >= 400:
+        is_form = status == HTTPStatus.FORBIDDEN and b"<form" in body  # of the page to sign in on, shown again
         promise(
-            names(PROBLEM, media_type) or data[:5].upper() == b"HEAD ", f"{status} as {media_type!r}: {body[:200]!r}"
+            is_form or names(PROBLEM, media_type) or data[:5].upper() == b"HEAD ",
+            f"{status} as {media_type!r}: {body[:200]!r}",
         )
         promise(is_whole, "half a problem")
-        if body:
+        if body and not is_form:
             _check_problem(_json(body), status)
     elif names(JSON, media_type) and b"content-encoding" not in headers and body:
         _json(body)
