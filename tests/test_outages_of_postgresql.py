@@ -71,15 +71,21 @@ def leave_no_connection(broken: Broken) -> Callable[[], None]:
     """Others take each connection that there is, ours too, which do not come back before."""
     stack = ExitStack()
     broken.proxy.stall()
-    taken = 0
-    while taken < MAX_CONNECTIONS:
+    stack.callback(broken.proxy.flow)
+    taken = [psycopg2.connect(broken.postgres.url)]
+    stack.callback(taken[0].close)
+    taken[0].autocommit = True
+    ends_at = time.monotonic() + 30
+    while len(taken) < MAX_CONNECTIONS and time.monotonic() < ends_at:
         try:
-            stack.callback(psycopg2.connect(broken.postgres.url).close)
-            taken += 1
+            taken.append(psycopg2.connect(broken.postgres.url))
+            stack.callback(taken[-1].close)
         except psycopg2.OperationalError:
-            broken.proxy.cut()  # again, as some of ours were on their way through it when it stalled
+            ours = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'broken'"
+            taken[0].cursor().execute(ours)
             time.sleep(0.01)
     broken.proxy.flow()
+    assert len(taken) == MAX_CONNECTIONS
     return stack.close
 
 
