@@ -59,7 +59,10 @@ def decode_rows(data: bytes, first: int, rows: int) -> Series:
 
 def _read(data: bytes, rows: slice) -> Series:
     try:
-        table = pq.read_table(pa.BufferReader(data), columns=_SCHEMA.names)
+        with pq.ParquetFile(pa.BufferReader(data)) as file:
+            # A thread of Arrow that lets go of Python's bytes while the process ends would abort it; for most histories
+            # this is faster as well.
+            table = file.read(columns=_SCHEMA.names, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"not a file of training data: {error}") from error
     if not table.schema.equals(_SCHEMA):

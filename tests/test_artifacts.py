@@ -330,3 +330,24 @@ def test_bytes_that_are_no_training_data_are_a_value_error(data: bytes) -> None:
         training_data.decode(data)
     with pytest.raises(ValueError, match="not a file of training data"):
         training_data.decode_rows(data, 0, 1)
+
+
+_HOW_MANY_THREADS = """
+import os
+import numpy as np
+from app import training_data
+from app.series import Series
+
+data = training_data.encode(Series(np.arange(3000.0), np.ones(3000)))
+before = os.listdir("/proc/self/task")
+training_data.decode(data)
+print(len(before), len(os.listdir("/proc/self/task")))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
+def test_reading_training_data_starts_no_thread_that_could_outlive_the_interpreter() -> None:
+    """One that lets go of Python's bytes while the interpreter ends aborts the process, with its work done."""
+    done = subprocess.run([sys.executable, "-c", _HOW_MANY_THREADS], capture_output=True, text=True, check=True)
+    before, after = done.stdout.split()
+    assert before == after

@@ -225,7 +225,7 @@ def _read_parquet(body: bytes, columns: Sequence[str], limits: Limits, faults: l
         check_parquet(file.metadata, limits.body_bytes)
         texts = ["series_id", "timestamp"]  # a long one may stand in every row, and be in the file but once
         file = pq.ParquetFile(pa.BufferReader(body), metadata=file.metadata, read_dictionary=texts)
-        return _sound(file.read(columns=list(columns)), columns)
+        return _sound(file.read(columns=list(columns), use_threads=False), columns)
     except (*_UNREADABLE, KeyError) as error:  # KeyError for what is nested
         raise malformed("a Parquet file", error, faults) from error
 
