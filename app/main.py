@@ -20,6 +20,7 @@ from app.api.routes import aliases, bulk_fits, bulk_predictions, detection, heal
 from app.api.sessions import Sessions
 from app.bootstrap import Services
 from app.dashboard import pages
+from app.dashboard.rendering import Pages
 
 DESCRIPTION = """Post a series' history, get a **versioned model**; post points, get verdicts that explain themselves.
 
@@ -50,14 +51,15 @@ def create_app(services: Services) -> FastAPI:
     )
     sessions = Sessions(services.keyring, services.settings.session_secret.get_secret_value())
     gate = Gate(services.keyring, services.limiter, sessions)
+    rendering = Pages()
     app.add_middleware(Admission, capacity=services.capacity, max_body_mb=services.settings.max_body_mb)
-    app.add_middleware(Authenticate, gate)
+    app.add_middleware(Authenticate, gate, show=rendering.fail)
     app.add_middleware(RefuseOtherSites, origins=services.settings.cors_origins or ())  # before a cookie counts
     problems.install(app)
     hot = models, bulk_predictions, bulk_fits, detection
     for routes in (*hot, series, aliases, health):
         app.include_router(routes.router(services))
-    app.include_router(pages.router(services, sessions))
+    app.include_router(pages.router(services, sessions, rendering))
     app.middleware_stack = _wrap(app.build_middleware_stack(), services, gate)
     app.openapi = lambda: _openapi(app, services)  # type: ignore[method-assign]
     return app

@@ -14,6 +14,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 from typing_extensions import override
 
+from app.api_keys import Limits
 from app.dashboard.sign_in import own_page
 from tests.browsing import READY, Watched, fit, watch
 from tests.conftest import CHROMIUM
@@ -146,6 +147,21 @@ def test_the_session_reads_and_does_nothing_else(closed: Closed) -> None:
         assert client.delete("/series/sensor").status_code == 401
         other = {"Origin": "https://evil.example"}
         assert client.get("/series/sensor", headers=other).status_code == 401, "not for another site's script"
+
+
+def test_who_has_read_too_much_in_a_minute_is_told_on_a_page(closed: Closed) -> None:
+    hasty = add_key(closed.database_url, "hasty", "read", limits=Limits(1))
+    with httpx.Client(base_url=closed.running.url) as client:
+        client.post("/sign-in", data={"key": hasty})
+        answers = [client.get("/", headers=HTML) for _ in range(3)]  # a new minute may begin once
+        refused = [answer for answer in answers if answer.status_code == 429]
+        assert refused
+        for answer in refused:
+            assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+            assert "Too much in one minute" in answer.text
+            assert int(answer.headers["Retry-After"]) >= 1
+            assert '"requests";r=0' in answer.headers["RateLimit"]
+        assert client.get("/series").headers["Content-Type"] == "application/problem+json"
 
 
 def test_who_has_no_key_yet_cannot_make_us_read_much(closed: Closed) -> None:

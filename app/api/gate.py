@@ -1,6 +1,6 @@
 """The gate: lets a request in by its key, its scope and its series, before anything else looks at it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
@@ -31,6 +31,7 @@ _SEND_ONE = "send one as `Authorization: Bearer tm_...` or `X-API-Key: tm_...`"
 
 
 Headers = Mapping[bytes, bytes]
+ShowError = Callable[[Request, TidemarkError], Response]
 Wanted = tuple[api_keys.Scope | None, str | None]
 """The scope that a request needs, None where no key is needed; and the series in its path, if one is."""
 _NOTHING: Wanted = (None, None)
@@ -127,9 +128,11 @@ class Gate:
 class Authenticate:
     """Lets a request in, or answers why not; a browser that wants a page is led to sign in."""
 
-    def __init__(self, app: ASGIApp, gate: Gate) -> None:
+    def __init__(self, app: ASGIApp, gate: Gate, show: ShowError) -> None:
+        """`show` answers an error where a browser may have asked for a page."""
         self._app = app
         self._gate = gate
+        self._show = show
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, as ASGI has it."""
@@ -139,7 +142,7 @@ class Authenticate:
         try:
             caller = await self._admit(scope)
         except TidemarkError as error:
-            await _refusal(Request(scope), error)(scope, receive, _with_limits(scope[CALLER], send))
+            await self._refuse(Request(scope), error)(scope, receive, _with_limits(scope[CALLER], send))
         else:
             await self._app(scope, receive, _with_limits(caller, send))
 
@@ -149,6 +152,17 @@ class Authenticate:
         except (KeyUnknown, KeysUnread):
             await run_in_threadpool(self._gate.look_again)  # it may have been made since the keys were read
         return self._gate.admit(scope)
+
+    def _refuse(self, request: Request, error: TidemarkError) -> Response:
+        path, query = request.scope["path"], request.scope["query_string"].decode("latin-1")
+        is_page = request.method in _READING and path in PAGES
+        if is_page and isinstance(error, Unauthenticated) and "text/html" in request.headers.get("accept", ""):
+            page = (path.lstrip("/") or "./") + (f"?{query}" if query else "")
+            return Response(status_code=_SEE_OTHER, headers={"Location": f"sign-in?next={quote(page, safe='')}"})
+        response = self._show(request, error) if is_page else answer_error(request, error)
+        if isinstance(error, Unauthenticated):
+            response.headers["WWW-Authenticate"] = 'Bearer realm="tidemark"'
+        return response
 
 
 def _with_limits(caller: Caller, send: Send) -> Send:
@@ -162,15 +176,3 @@ def _with_limits(caller: Caller, send: Send) -> Send:
         await send(message)
 
     return send_with_limits
-
-
-def _refusal(request: Request, error: TidemarkError) -> Response:
-    path, query = request.scope["path"], request.scope["query_string"].decode("latin-1")
-    is_page = request.method in _READING and path in PAGES
-    if is_page and isinstance(error, Unauthenticated) and "text/html" in request.headers.get("accept", ""):
-        page = (path.lstrip("/") or "./") + (f"?{query}" if query else "")
-        return Response(status_code=_SEE_OTHER, headers={"Location": f"sign-in?next={quote(page, safe='')}"})
-    response = answer_error(request, error)
-    if isinstance(error, Unauthenticated):
-        response.headers["WWW-Authenticate"] = 'Bearer realm="tidemark"'
-    return response

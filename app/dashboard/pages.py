@@ -24,7 +24,7 @@ from app.api.schemas import Timestamp
 from app.api.sessions import Sessions
 from app.bootstrap import Services
 from app.dashboard import plot_data, sign_in
-from app.dashboard.assets import Assets, accepts_gzip
+from app.dashboard.assets import accepts_gzip
 from app.dashboard.rendering import Fields, Pages
 from app.detectors.judging import HIGHEST_RATE
 from app.errors import ArtifactDamaged, Fault
@@ -73,12 +73,10 @@ _ShownVersion = Annotated[SelectedVersion, Depends(_select_version)]
 _Stretch = Annotated[tuple[float | None, float | None], Depends(_cut_out)]
 
 
-def router(services: Services, sessions: Sessions) -> APIRouter:
+def router(services: Services, sessions: Sessions, pages: Pages) -> APIRouter:
     """The routes that people open in a browser."""
     routes = APIRouter(tags=["pages"])
     catalog = services.registry.catalog
-    assets = Assets()
-    pages = Pages(assets)
     sign_in.add_routes(routes, pages, services.keyring, sessions)
 
     @routes.head("/", include_in_schema=False)
@@ -158,7 +156,7 @@ def router(services: Services, sessions: Sessions) -> APIRouter:
 
     @routes.get("/static/{fingerprint}/{name}", include_in_schema=False)
     def static(request: Request, fingerprint: str, name: str) -> Response:
-        return assets.answer(request, fingerprint, name) or _no_such_file()
+        return pages.assets.answer(request, fingerprint, name) or _no_such_file()
 
     return routes
 

@@ -25,7 +25,8 @@ Fields = dict[str, object]
 class Pages:
     """Renders the templates of this package."""
 
-    def __init__(self, assets: Assets) -> None:
+    def __init__(self) -> None:
+        self.assets = Assets()
         self._environment = Environment(
             loader=FileSystemLoader(Path(__file__).parent / "templates"),
             autoescape=True,
@@ -33,7 +34,7 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._environment.globals |= {"asset": assets.path, "plot_path": plot_path, "release": __version__}
+        self._environment.globals |= {"asset": self.assets.path, "plot_path": plot_path, "release": __version__}
         self._environment.filters |= {"moment": _moment, "instant": _instant, "duration": _duration}
 
     def answer(
