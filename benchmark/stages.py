@@ -70,6 +70,7 @@ def measure_stages(bed: Testbed) -> Iterator[Row]:
     site = bed.site("stages")
     settings = {name.lower(): value for name, value in site.settings.items()} | {"data_dir": site.data}
     services = build(Settings(**settings))  # type: ignore[arg-type]  # pydantic parses them
+    services.keyring.read()  # else nobody is let in, as at the start of a service
     http_us, request_us = _by_load(site)
     say("stages of a prediction")
     yield from _prediction(services, http_us, request_us)
