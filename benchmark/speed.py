@@ -62,9 +62,11 @@ SECTIONS = (
     Section(
         "Keys",
         {"keys": measure_keys},
-        "A key is found by its public beginning and compared by its SHA-256 when it is first used, and from then on by "
-        "the header that it was sent in, until any key is made or revoked. Background threads are counted too, such as "
-        "the one that asks four times a second whether there is a new key.",
+        "A key is found by its public beginning and compared by its SHA-256 when it is first used, and from then on "
+        "by the header that it was sent in, until any key is made or revoked. Two services, with keys and without, "
+        "are asked at the same moment by half of the connections each, so that what slows the machine slows both. "
+        "Background threads are counted too, such as the one that asks four times a second whether there is a new "
+        "key.",
     ),
     Section(
         "Fits",
