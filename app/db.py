@@ -430,6 +430,8 @@ def _connect_args(timeout_s: int, *, is_postgres: bool) -> dict[str, Any]:
         return {"timeout": timeout_s, "check_same_thread": False}
     timeout_ms = timeout_s * 1000
     limits = f"-c statement_timeout={timeout_ms} -c idle_in_transaction_session_timeout={timeout_ms}"
+    # Neither ends a COPY whose client is gone without a word, and which holds locks on its series: the server looks.
+    limits += f" -c tcp_keepalives_idle={timeout_s} -c tcp_keepalives_interval={timeout_s} -c tcp_keepalives_count=2"
     return {
         "tcp_user_timeout": timeout_ms,
         "application_name": "tidemark",

@@ -37,8 +37,7 @@ class SlowProxy:
         """End all connections, in the middle of whatever they carry; new ones are taken."""
         connections, self._connections = self._connections, []
         for connection in connections:
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+            _shut_down(connection)
 
     def close(self) -> None:
         """Stop."""
@@ -66,12 +65,24 @@ class SlowProxy:
             threading.Thread(target=self._pass_on, args=(source, target, is_answer), daemon=True).start()
 
     def _pass_on(self, source: socket.socket, target: socket.socket, is_answer: bool) -> None:  # noqa: FBT001
-        with suppress(OSError), source, target:
+        with suppress(OSError):
             while data := source.recv(_PIECE_BYTES):
                 if is_answer:
                     time.sleep(self.delay_s)
                 self._flowing.wait()
                 target.sendall(data)
+        _end(source, target)
+
+
+def _end(*connections: socket.socket) -> None:
+    for connection in connections:
+        _shut_down(connection)  # closed only, it would stay open until the other thread has done reading from it
+        connection.close()
+
+
+def _shut_down(connection: socket.socket) -> None:
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 def through(proxy: SlowProxy, url: str) -> str:

@@ -28,6 +28,8 @@ ANSWERED_S = TIMEOUT_S + 3.0
 """What was promised, and what a busy machine may add: hanging threads would add further multiples of TIMEOUT_S."""
 AWAY_S = 2.0
 MAX_CONNECTIONS = 40
+PATIENCE_S = 10.0
+"""How long fits are repeated that are not answered when all should be well."""
 
 
 def fit(server: Tidemark, series_id: str) -> httpx.Response:
@@ -142,6 +144,7 @@ class Load:
         self.longest_s = 0.0
         self._server = server
         self._ending = threading.Event()
+        self._given_up = threading.Event()
         self._threads = [threading.Thread(target=self._fit, args=(series_id,)) for series_id in self.made]
         self._threads += [threading.Thread(target=self._ask, args=(n,)) for n in range(12)]
 
@@ -153,6 +156,9 @@ class Load:
             yield
         finally:
             self._ending.set()
+            for thread in self._threads:
+                thread.join(PATIENCE_S)
+            self._given_up.set()
             for thread in self._threads:
                 thread.join()
 
@@ -167,7 +173,8 @@ class Load:
                 n = len(self.made[series_id])
                 body = {"timestamps": [1, 2, 3], "values": [n, n + 1, n], "detector": "mean_std"}
                 while (answer := self._timed(client, "POST", f"/fit/{series_id}", body, f"key-{n}")).status_code == 503:
-                    time.sleep(0.02)
+                    if self._given_up.wait(0.02):
+                        break
                 if answer.status_code != 200:
                     self.faults.append(answer.text)
                     return
