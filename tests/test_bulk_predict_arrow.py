@@ -2,6 +2,7 @@
 
 import io
 import math
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -338,6 +339,24 @@ def test_a_batch_over_the_limit_is_refused_and_many_below_it_are_not(small: Tide
     large = pa.concat_tables([pa.table(batch)] * 5).combine_chunks().to_batches()[0]
     refused(small.client, stream_of(large), 413, "body-too-large")
     assert len(cut_off(small.client, stream_of(batch, large))) == 20_000  # too late for another status
+
+
+def test_what_was_answered_before_a_cut_reaches_a_client_that_reads_late(small: Tidemark) -> None:
+    batch = points(["s"] * 20_000, np.arange(20_000.0))
+    large = pa.concat_tables([pa.table(batch)] * 5).combine_chunks().to_batches()[0]
+    body = stream_of(batch, large)
+    url = httpx.URL(small.url)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)  # so that most of the answer waits in the server
+        client.settimeout(30)
+        client.connect((url.host, url.port))
+        head = f"POST /predict HTTP/1.1\r\nHost: {url.host}\r\nContent-Type: {ARROW}\r\n"
+        head += f"Content-Length: {len(body)}\r\n\r\n"
+        client.sendall(head.encode() + body)
+        time.sleep(2)
+        received = b"".join(iter(lambda: client.recv(65_536), b""))
+    assert len(received) > 1_000_000
+    assert not received.endswith(b"0\r\n\r\n"), "it was cut off"
 
 
 def test_a_batch_is_answered_while_the_request_is_still_open(small: Tidemark) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from tempfile import TemporaryFile
 from typing import IO, NamedTuple
 
@@ -23,6 +23,7 @@ _PIECE_BYTES = 2**18
 _FREE_BYTES = 2**16
 _PATIENCE_S = 0.05
 """How long lines wait for others before they are worked on."""
+_LINGER_S = 1.0
 
 
 log = structlog.get_logger()
@@ -171,6 +172,8 @@ class StreamedAnswer(Response):
                 await send({"type": "http.response.body", "body": data, "more_body": True})
             if await writing:
                 await send({"type": "http.response.body"})
+            else:
+                await _take_rest(receive)
         finally:
             spool.discard()
 
@@ -185,6 +188,14 @@ class StreamedAnswer(Response):
                 log.warning("answer cut off", error=error.kind, detail=error.detail, faults=error.faults)
                 return False
         return True
+
+
+async def _take_rest(receive: Receive) -> None:
+    """Let the client send on for a moment: closed with bytes unread, a connection loses the answers on their way."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_S):
+            while (await receive()).get("more_body"):
+                pass
 
 
 class BodyFile:
